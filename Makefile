@@ -1,0 +1,44 @@
+# Everything here shares one environment, made on first use.
+#   VENV=folder       where it lives (default .venv)
+#   PYTHON=python3    which Python makes it
+#   LAB_ARGS, TEST_ARGS, BENCH_ARGS    passed on
+
+VENV ?= .venv
+PY = "$(VENV)/bin/python"
+
+# One thread each: two kernels at a time on two cores do not fight, and sums come out in the same order everywhere.
+FIXED = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+
+.PHONY: help lab test notebooks bench env clean
+
+help:
+	@echo "make lab         open the series in JupyterLab (LAB_ARGS=\"--no-browser --port 8899\")"
+	@echo "make test        every test, every notebook included (TEST_ARGS=\"-k lora\")"
+	@echo "make notebooks   execute the series in place"
+	@echo "make bench       step time and memory beside peft"
+	@echo "make env         only the environment, in $(VENV)"
+	@echo "make clean       remove the environment and the caches"
+
+env:
+	@PYTHON="$(PYTHON)" sh tools/setup.sh "$(VENV)"
+
+lab: env
+	@echo "JupyterLab prints its address below. Ctrl-C twice stops it."
+	@$(PY) -m jupyterlab notebooks --LabApp.default_url=/lab/tree/00_tour.ipynb \
+	  $$(test "$$(id -u)" != 0 || echo --allow-root) $(LAB_ARGS)
+
+test: env
+	@$(FIXED) $(PY) -m pytest -n 2 --dist loadscope --durations=15 $(TEST_ARGS)
+
+notebooks: env
+	@$(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.store_widget_state=False notebooks/[0-9][0-9]_*.ipynb
+
+bench: env
+	@$(PY) -m beamlora_mini.bench $(BENCH_ARGS)
+
+clean:
+	@test ! -f "$(VENV)/setup.log" || rm -rf "$(VENV)"
+	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	@find beamlora_mini data notebooks tests tools -name __pycache__ -prune -exec rm -rf {} +

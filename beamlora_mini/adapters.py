@@ -1,0 +1,326 @@
+"""How an adapter sits on a frozen linear layer: `AdapterLayer`, attach, detach, merge.
+
+Vocabulary and shapes are PEFT's: W is (out, in), `lora_A` is (r, in), `lora_B` is (out, r). This
+module knows no method: a method hands it a layer for every linear module it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
+
+ADAPTABLE = (nn.Linear, Conv1D)  # exact types: a subclass may compute something else
+
+
+class _LowRankLinear(torch.autograd.Function):
+    """y = x W^T + b + ((x' A^T) * scale) B^T for frozen W and b, without a full-size temporary.
+
+    Autograd on the plain formula would copy the (n, out) sum in the forward pass and the (n, in)
+    sum in the backward pass. Here both are accumulated in place, and every product is bracketed
+    so that it passes through the r-wide tensor.
+    """
+
+    @staticmethod
+    def forward(ctx, x, x_adapter, weight, bias, A, B, scale):
+        rows = x.reshape(-1, x.shape[-1])
+        rows_adapter = rows if x_adapter is None else x_adapter.reshape(rows.shape)
+        y = F.linear(rows, weight, bias)
+        z = rows_adapter @ A.T
+        y.addmm_((z * scale).to(z.dtype), B.T)
+        scale_is_tensor = isinstance(scale, Tensor)
+        ctx.scale = None if scale_is_tensor else scale
+        ctx.x_shape, ctx.own_adapter_input = x.shape, x_adapter is not None
+        saved_scale = (scale,) if scale_is_tensor else ()
+        ctx.save_for_backward(rows_adapter, z, weight, A, B, *saved_scale)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable  # z is saved, not recomputed: a second derivative would miss its share
+    def backward(ctx, grad_y):
+        rows, z, weight, A, B, *saved_scale = ctx.saved_tensors
+        scale = saved_scale[0] if saved_scale else ctx.scale
+        dy = grad_y.reshape(-1, grad_y.shape[-1])
+        dz = dy @ B
+        dx = dx_adapter = dscale = None
+        if ctx.needs_input_grad[6]:
+            dscale = (dz.to(scale.dtype) * z).sum(0)
+        dz = (dz * scale).to(dz.dtype)
+        if ctx.needs_input_grad[0]:
+            dx = dy @ weight
+            if not ctx.own_adapter_input:
+                dx.addmm_(dz, A)
+            dx = dx.view(ctx.x_shape)
+        if ctx.needs_input_grad[1]:
+            dx_adapter = (dz @ A).view(ctx.x_shape)
+        dA = dz.T @ rows if ctx.needs_input_grad[4] else None
+        # (z^T dy)^T instead of dy^T z: the wide operand stays in memory order, twice as fast on CPU.
+        dB = ((z * scale).to(z.dtype).T @ dy).T if ctx.needs_input_grad[5] else None
+        return dx, dx_adapter, None, None, dA, dB, dscale
+
+
+def low_rank_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    scale: float | Tensor,
+    x_adapter: Tensor | None = None,
+) -> Tensor:
+    """Frozen linear layer plus a low-rank update: y = x W^T + b + ((x A^T) * scale) B^T.
+
+    Shapes: x (..., in); weight (out, in); bias (out,) or None; A (r, in); B (out, r); scale a
+    number or (r,), with a gradient if it requires one; x_adapter (..., in) where the adapter sees
+    another input than W (dropout); returns (..., out). Computes in x's dtype, or autocast's; A and
+    B may be kept in a wider one. weight and bias get no gradient.
+    """
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    tensors = (x, x_adapter, weight, bias, A, B)
+    tensors = (None if t is None else t.to(dtype) for t in tensors)
+    return _LowRankLinear.apply(*tensors, scale)
+
+
+class AdapterLayer(nn.Module):
+    """A frozen linear layer `base` with a trainable low-rank adapter beside it.
+
+    A method subclasses it and says what the adapter computes (`forward`), what it adds to W
+    (`delta_weight`) and what each of its ranks is worth (`rank_importance`). `lora_A` (r, in) and
+    `lora_B` (out, r) live on W's device, in float32 or W's dtype, whichever is wider.
+    """
+
+    def __init__(self, base: nn.Module, r: int, scaling: float, lora_dropout: float = 0.0):
+        super().__init__()
+        if type(base) not in ADAPTABLE:
+            raise TypeError(f"base={type(base).__name__}: allowed are torch.nn.Linear and Conv1D")
+        self.base = base.requires_grad_(False)
+        self.r = r
+        self.scaling = scaling
+        self.dropout = nn.Dropout(lora_dropout)
+        self.out_features, self.in_features = self.weight.shape
+        like = {
+            "device": self.weight.device,
+            "dtype": torch.promote_types(self.weight.dtype, torch.float32),
+        }
+        self.lora_A = nn.Parameter(torch.empty(r, self.in_features, **like))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, r, **like))
+        self.register_buffer("merged_weight", None, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """W as (out, in), whichever way round `base` stores it; the frozen one, merged or not."""
+        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    def delta_weight(self) -> Tensor:
+        """(out, in), in the adapter's dtype: W + delta_weight() is the merged weight."""
+        raise NotImplementedError
+
+    def rank_importance(self) -> Tensor:
+        """(r,): the method's own score of each rank, without gradient."""
+        raise NotImplementedError
+
+    def base_plus_low_rank(self, x: Tensor, scale: float | Tensor) -> Tensor:
+        """W x + b + B (scale * (A dropout(x))); merged: W' x + b."""
+        if self.merged_weight is not None:
+            return self.merged_forward(x)
+        dropped = self.dropout(x) if self.training and self.dropout.p > 0 else None
+        return low_rank_linear(
+            x, self.weight, self.bias, self.lora_A, self.lora_B, scale, x_adapter=dropped
+        )
+
+    def merged_forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            raise RuntimeError("the adapter is merged and can't train: call unmerge(model) first")
+        return F.linear(x, self.merged_weight, self.bias)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the adapter into one weight, kept beside `base`: unmerging is exact, to the bit,
+        and a weight that other modules share is never touched."""
+        self.merged_weight = (self.weight + self.delta_weight()).to(self.weight.dtype)
+
+    def unmerge(self) -> None:
+        self.merged_weight = None
+
+    def extra_repr(self) -> str:
+        return f"r={self.r}, scaling={self.scaling:g}, merged={self.merged_weight is not None}"
+
+
+class Attachment(NamedTuple):
+    """What `attach` leaves on a model: the method, and what was trainable before."""
+
+    method: object
+    trainable_before: tuple[str, ...]
+
+
+def attach(model: nn.Module, method) -> dict[str, AdapterLayer]:
+    """Put `method`'s adapter on the linear layers it names, in place, and freeze all else.
+
+    `method.target_modules` is "all-linear" (every linear layer but the model's output head), a
+    list of name endings such as ["q_proj", "v_proj"], or one regular expression that must match
+    the whole module name. Returns {qualified name: layer}. A linear module that the model uses in
+    two places gets one adapter; modules that merely share a weight get one each.
+
+    Raises ValueError if the model already has adapters, or if a target matches nothing (the
+    message names the closest modules), TypeError if it names a module that is not a linear layer.
+    Whatever raises, the model is as it was.
+    """
+    present = list(adapter_layers(model))
+    if present:
+        raise ValueError(
+            f"model already has {len(present)} adapters, the first on {present[0]!r}: "
+            "use detach(model) or merge_and_unload(model) before attaching again"
+        )
+    targets = find_targets(model, method.target_modules)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    flags = {p: p.requires_grad for p in model.parameters()}
+    try:
+        layers = {name: method.wrap(module) for name, module in targets.items()}
+    except BaseException:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+        raise
+    model.requires_grad_(False)
+    _replace(model, {targets[name]: layer.train(model.training) for name, layer in layers.items()})
+    model._attachment = Attachment(method, tuple(trainable))
+    return layers
+
+
+def find_targets(model: nn.Module, target_modules: str | tuple[str, ...]) -> dict[str, nn.Module]:
+    """{qualified name: linear module} for a `target_modules` value; errors as in `attach`."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    inside = tuple(f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention))
+    linear = {
+        name: module
+        for name, module in modules.items()
+        # MultiheadAttention reads its projection's weight and never calls it.
+        if type(module) in ADAPTABLE and not (inside and name.startswith(inside))
+    }
+    if isinstance(target_modules, str):
+        if target_modules == "all-linear":
+            head = getattr(model, "get_output_embeddings", lambda: None)()
+            chosen = {name: module for name, module in linear.items() if module is not head}
+        else:
+            chosen = {n: m for n, m in linear.items() if re.fullmatch(target_modules, n)}
+        if not chosen:
+            raise ValueError(_no_match(target_modules, linear))
+        return chosen
+    chosen = {}
+    for target in target_modules:
+        named = [n for n in modules if n == target or n.endswith(f".{target}")]
+        if not named:
+            raise ValueError(_no_match(target, linear))
+        for name in named:
+            if name not in linear:
+                raise TypeError(
+                    f"target_modules entry {target!r} names {name!r}, a "
+                    f"{type(modules[name]).__name__}: allowed are torch.nn.Linear and Conv1D "
+                    "outside MultiheadAttention"
+                )
+            chosen[name] = linear[name]
+    return {name: module for name, module in linear.items() if name in chosen}
+
+
+def _no_match(target: str, linear: dict[str, nn.Module]) -> str:
+    if not linear:
+        return f"target_modules={target!r}: the model has no linear layer that an adapter fits on"
+    endings = {name.rsplit(".", 1)[-1]: name for name in linear} | {name: name for name in linear}
+    near = difflib.get_close_matches(target, endings, n=3, cutoff=0.5) or sorted(
+        {name.rsplit(".", 1)[-1] for name in linear}
+    )
+    return (
+        f"target_modules={target!r} matches no linear layer: closest are {', '.join(near)}. "
+        'Allowed: "all-linear", a list of name endings, or a regular expression for whole names'
+    )
+
+
+def _replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> None:
+    for parent in list(model.modules()):
+        for attribute, child in list(parent._modules.items()):
+            if child in replacements:
+                setattr(parent, attribute, replacements[child])
+
+
+def adapter_layers(model: nn.Module) -> dict[str, AdapterLayer]:
+    """{qualified name: layer} of every adapter in the model, in module order; {} if none."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, AdapterLayer)}
+
+
+def attached_method(model: nn.Module):
+    """The method that `attach` put on this model; None if there is none."""
+    attachment = model.__dict__.get("_attachment")
+    return attachment and attachment.method
+
+
+def require_adapters(model: nn.Module) -> dict[str, AdapterLayer]:
+    """As `adapter_layers`, but a model without any is a ValueError."""
+    layers = adapter_layers(model)
+    if not layers:
+        raise ValueError("model has no adapters: call attach(model, method) first")
+    return layers
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, total) number of parameters, each shared one counted once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)
+
+
+def merge(model: nn.Module) -> None:
+    """Fold every adapter into its layer: the same outputs at the frozen model's speed.
+
+    Costs one more copy of the adapted weights until `unmerge`, which is exact. Computed in the
+    adapter's dtype, then rounded to the weight's.
+    """
+    for layer in require_adapters(model).values():
+        layer.merge()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Undo `merge`, to the bit."""
+    for layer in require_adapters(model).values():
+        layer.unmerge()
+
+
+def detach(model: nn.Module) -> dict[str, AdapterLayer]:
+    """Take every adapter off, in place: the model is as before `attach`. Returns the adapters."""
+    layers = require_adapters(model)
+    _replace(model, {layer: layer.base for layer in layers.values()})
+    for module in model.modules():  # the one that was attached to may lie inside `model`
+        attachment = module.__dict__.pop("_attachment", None)
+        if attachment is not None:
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(name in attachment.trainable_before)
+    return layers
+
+
+@torch.no_grad()
+def merge_and_unload(model: nn.Module) -> nn.Module:
+    """Write W + delta_weight() into the model's own layers, take the adapters off, return it.
+
+    A weight shared with a module that has no adapter (a tied output head) is replaced, not
+    overwritten; a transformers config then says `tie_word_embeddings=False`.
+    """
+    layers = require_adapters(model)
+    merged = {}
+    for layer in layers.values():
+        weight = (layer.weight + layer.delta_weight()).to(layer.weight.dtype)
+        merged[layer] = weight.T.contiguous() if isinstance(layer.base, Conv1D) else weight
+    detach(model)
+    for layer, weight in merged.items():
+        layer.base.weight = nn.Parameter(weight, requires_grad=layer.base.weight.requires_grad)
+    if getattr(model, "get_output_embeddings", lambda: None)() in [la.base for la in merged]:
+        model.config.tie_word_embeddings = False
+    return model

@@ -1,0 +1,172 @@
+"""What an adapter costs: `python -m beamlora_mini.bench`, or `make bench`.
+
+One training step is a forward and a backward pass over 4 x 128 random tokens of SmolLM2-135M, rank
+16 on every linear layer. The floor is the frozen model with gradients through all its layers. Every
+round times each variant once, so that a busy machine slows all alike; peak memory is that of a
+process of its own for each variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import gc
+import multiprocessing
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+
+from .adapters import attach
+from .methods import METHODS
+from .models import load_model
+
+RANK, ALPHA, BATCH, LENGTH = 16, 32, 4, 128
+FLOOR = "frozen model (floor)"
+
+
+def _ours(name: str) -> Callable[[nn.Module], nn.Module]:
+    def build(model: nn.Module) -> nn.Module:
+        attach(model, METHODS[name](r=RANK, lora_alpha=ALPHA))
+        return model
+
+    return build
+
+
+def _peft_lora(model: nn.Module) -> nn.Module:
+    import peft
+
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return peft.get_peft_model(model, config)
+
+
+VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    FLOOR: lambda model: model.requires_grad_(False),
+    **{f"beamlora_mini {name}": _ours(name) for name in METHODS},
+    "peft lora": _peft_lora,
+}
+
+
+def training_step(model: nn.Module, ids: torch.Tensor) -> None:
+    model.zero_grad()
+    if any(p.requires_grad for p in model.parameters()):
+        model(input_ids=ids, labels=ids).loss.backward()
+    else:  # nothing to train: a gradient at the embeddings still passes through every layer
+        embedded = model.get_input_embeddings()(ids).requires_grad_()
+        model(inputs_embeds=embedded, labels=ids).loss.backward()
+    if ids.is_cuda:
+        torch.cuda.synchronize()
+
+
+def random_ids(device: torch.device) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 40_000, (BATCH, LENGTH), generator=generator).to(device)
+
+
+def measure_seconds(names: list[str], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of a training step, `rounds` for each variant, interleaved."""
+    torch.manual_seed(0)
+    model, _ = load_model("smollm2")
+    model.train()
+    models = {name: VARIANTS[name](copy.deepcopy(model)) for name in names}
+    ids = random_ids(model.device)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in range(warm_up + rounds):
+        for name in names:
+            started = time.perf_counter()
+            training_step(models[name], ids)
+            if round_ >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _measure_peak(name: str, queue) -> None:
+    torch.manual_seed(0)
+    model, _ = load_model("smollm2")
+    model = VARIANTS[name](model.train())
+    ids = random_ids(model.device)
+    if ids.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what loading has freed goes back to the system
+        Path("/proc/self/clear_refs").write_text("5")  # and its peak is forgotten
+    for _ in range(3):
+        training_step(model, ids)
+    if ids.is_cuda:
+        queue.put(torch.cuda.max_memory_allocated() / 2**20)
+    else:
+        status = Path("/proc/self/status").read_text()
+        queue.put(int(status.split("VmHWM:")[1].split()[0]) / 2**10)
+
+
+def measure_peak(name: str) -> float | None:
+    """Peak memory in MiB of three training steps, model included; None where it can't be read
+    (on a CPU it takes Linux)."""
+    if not torch.cuda.is_available() and platform.system() != "Linux":
+        return None
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_measure_peak, args=(name, queue))
+    process.start()
+    peak = queue.get(timeout=600)
+    process.join()
+    return peak
+
+
+def table(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> str:
+    """The measurements as a Markdown table: medians, spread, overhead over the floor."""
+    floor = statistics.median(seconds[FLOOR])
+    lines = [
+        "| | step, median s | min - max s | overhead over the floor | peak memory, MiB |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        overhead = "" if name == FLOOR else f"{median - floor:.3f} s ({median / floor - 1:.1%})"
+        peak = "not measured" if peaks.get(name) is None else f"{peaks[name]:.0f}"
+        lines.append(
+            f"| {name} | {median:.3f} | {min(values):.3f} - {max(values):.3f} | {overhead} "
+            f"| {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Processor, threads and versions, for the line under a measurement."""
+    if torch.cuda.is_available():
+        processor = torch.cuda.get_device_name()
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+        model = [line for line in text.splitlines() if line.startswith("model name")]
+        processor = model[0].split(":")[1].strip() if model else platform.processor()
+        processor += f", {torch.get_num_threads()} threads"
+    return (
+        f"{processor}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each variant")
+    parser.add_argument("--no-memory", action="store_true", help="measure time only")
+    options = parser.parse_args()
+    names = list(VARIANTS)
+    seconds = measure_seconds(names, options.rounds)
+    peaks = {} if options.no_memory else {name: measure_peak(name) for name in names}
+    print(table(seconds, peaks))
+    print(f"\n{machine()}; {options.rounds} interleaved rounds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Save a run so that it can go on after a crash as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+FILE = "checkpoint.pt"
+
+
+class Run(NamedTuple):
+    """What a training run is made of: everything that changes from step to step."""
+
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    rate: torch.optim.lr_scheduler.LRScheduler
+    schedule: Any
+    history: Any
+
+
+def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
+    """Write folder/checkpoint.pt. A crash while writing leaves the one before."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "step": step,
+        "settings": settings,
+        "parameters": {name: p.detach() for name, p in run.parameters.items()},
+        "optimizer": run.optimizer.state_dict(),
+        "rate": run.rate.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "history": vars(run.history),
+        "rng": torch.get_rng_state(),
+    }
+    torch.save(state, folder / f"{FILE}.new")
+    os.replace(folder / f"{FILE}.new", folder / FILE)
+
+
+def load(folder: str | Path, run: Run, settings: dict) -> int:
+    """Put a saved run's state into `run`; returns the step it had reached, 0 without a checkpoint.
+
+    Raises ValueError, with nothing changed, if the file is not a whole checkpoint or is one of
+    another model or of other settings.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved, parameters = state["settings"], state["parameters"]
+    except Exception as error:  # a damaged file raises what it likes
+        raise ValueError(f"checkpoint_dir: {path} is not a readable checkpoint: {error}") from error
+    for name, value in settings.items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"{name}={value!r}: {path} was written with {name}={saved.get(name)!r}; resume with "
+                "the same settings, or use another checkpoint_dir"
+            )
+    shapes = {name: tuple(p.shape) for name, p in run.parameters.items()}
+    differing = shapes.items() ^ {name: tuple(t.shape) for name, t in parameters.items()}.items()
+    if differing:
+        name, shape = sorted(differing)[0]
+        raise ValueError(
+            f"checkpoint_dir: {path} is of another model: {len(differing)} parameters differ, the "
+            f"first is {name!r} of shape {shape}"
+        )
+    with torch.no_grad():
+        for name, parameter in run.parameters.items():
+            parameter.copy_(parameters[name])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.rate.load_state_dict(state["rate"])
+    run.schedule.load_state_dict(state["schedule"])
+    vars(run.history).update(state["history"])
+    torch.set_rng_state(state["rng"])
+    return state["step"]

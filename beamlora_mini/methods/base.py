@@ -1,0 +1,102 @@
+"""What every method shares: the four settings, their checks, and a schedule that does nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from torch import nn, optim
+
+from ..adapters import AdapterLayer
+
+
+class Schedule:
+    """What a method does between optimizer steps; this one does nothing.
+
+    Call `step(n)` for n = 1, 2, ... after `optimizer.step()` and before `zero_grad()`.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int):
+        require(
+            isinstance(total_steps, int) and total_steps >= 1,
+            "total_steps", total_steps, "an integer of at least 1",
+        )  # fmt: skip
+        self.model, self.optimizer, self.total_steps = model, optimizer, total_steps
+
+    def step(self, n: int) -> list:
+        """Do what is due after optimizer step n; returns the events it caused."""
+        return []
+
+    def loss(self) -> float:
+        """A term to add to the training loss (a tensor where it has a gradient)."""
+        return 0.0
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state:
+            raise ValueError(f"state={sorted(state)}: {type(self).__name__} keeps no state")
+
+
+def require(condition: bool, argument: str, value: object, allowed: str) -> None:
+    """ValueError that names the argument, its value and what is allowed."""
+    if not condition:
+        raise ValueError(f"{argument}={value!r}: allowed is {allowed}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings common to all methods; names and meanings are PEFT's.
+
+    r: rank of the update; lora_alpha: its strength (the update is scaled by lora_alpha / r);
+    lora_dropout: chance to drop an input of the adapter, in training; target_modules: see `attach`.
+    """
+
+    r: int = 8
+    lora_alpha: float = 16
+    lora_dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self):
+        whole = isinstance(self.r, int) and not isinstance(self.r, bool)
+        require(whole and self.r >= 1, "r", self.r, "an integer of at least 1")
+        alpha = self.lora_alpha
+        number = isinstance(alpha, int | float) and math.isfinite(alpha)
+        require(number and alpha > 0, "lora_alpha", alpha, "a finite number above 0")
+        dropout = self.lora_dropout
+        number = isinstance(dropout, int | float)
+        require(number and 0 <= dropout < 1, "lora_dropout", dropout, "a number in [0, 1)")
+        self._check_targets()
+
+    def _check_targets(self):
+        targets = self.target_modules
+        if isinstance(targets, str):
+            try:
+                re.compile(targets)
+            except re.error as error:
+                raise ValueError(
+                    f"target_modules={targets!r} is no regular expression: {error}"
+                ) from None
+            return
+        valid = isinstance(targets, list | tuple | set) and all(isinstance(t, str) for t in targets)
+        require(
+            valid and len(targets) > 0,
+            "target_modules", targets, "a string or a non-empty list of strings",
+        )  # fmt: skip
+        object.__setattr__(self, "target_modules", tuple(targets))
+
+    @property
+    def scaling(self) -> float:
+        return self.lora_alpha / self.r
+
+    def wrap(self, base: nn.Module) -> AdapterLayer:
+        """The method's layer around one linear module."""
+        raise NotImplementedError
+
+    def schedule(
+        self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
+    ) -> Schedule:
+        """What the method does during training; see `Schedule`."""
+        return Schedule(model, optimizer, total_steps)

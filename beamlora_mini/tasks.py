@@ -1,0 +1,102 @@
+"""What the models are trained on: pairs of a prompt and its answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+from .models import data_folder
+
+GSM8K_HUB_ID = "openai/gsm8k"  # Cobbe et al., arXiv 2110.14168
+
+# What each task asks for. All but word_problems are for the tiny model, which can't do any of them
+# before it is fine-tuned; word_problems is for a real one.
+TASKS = {
+    "subtraction": "take one number below 100 from another",
+    "base7_addition": "add two numbers written in base 7",
+    "sort_descending": "sort letters from last to first",
+    "shifted_alphabet": "move every letter three places on",
+    "lookup": "find a key among pairs in the prompt",
+    "ciphers": "one of four random letter ciphers, chosen by a digit",
+    "word_problems": "stories with one to three steps of arithmetic, worked answers",
+}
+
+
+def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict:
+    """A task's "train" and "test" splits, with the columns prompt and answer.
+
+    name: one of `TASKS`; "gsm8k" (from the Hugging Face Hub, or from gsm8k_train.jsonl and
+    gsm8k_test.jsonl in `folder`); a folder with train.jsonl and test.jsonl; or one JSON-lines file
+    of prompts and answers, of which every tenth row becomes the test split.
+
+    Raises ValueError for an unknown name or a row without its columns, FileNotFoundError for a
+    missing file, OSError where the hub can't be reached.
+    """
+    if name == "gsm8k":
+        return _gsm8k(folder)
+    if folder is not None:
+        raise ValueError(f"folder={str(folder)!r}: only load_task('gsm8k', folder=...) takes one")
+    if name == "word_problems":
+        name = data_folder() / name
+    elif name in TASKS:
+        start = data_folder() / "tasks" / name
+        return _read_splits(Path(f"{start}.train.jsonl"), Path(f"{start}.test.jsonl"))
+    path = Path(name)
+    if path.is_dir():
+        return _read_splits(path / "train.jsonl", path / "test.jsonl")
+    if path.suffix == ".jsonl":
+        rows = read_rows(path)
+        if len(rows) < 10:
+            raise ValueError(f"{path}: {len(rows)} rows: allowed is 10 or more, to hold out a tenth")
+        return _splits([row for i, row in enumerate(rows) if i % 10 != 9], rows[9::10])
+    raise ValueError(
+        f"name={str(name)!r}: allowed are {', '.join(TASKS)}, gsm8k, a folder with train.jsonl and "
+        "test.jsonl, or a .jsonl file"
+    )
+
+
+def read_rows(path: Path, prompt: str = "prompt", answer: str = "answer") -> list[dict[str, str]]:
+    """The rows of a JSON-lines file as {"prompt": ..., "answer": ...}, read from the columns
+    `prompt` and `answer`. A row that is not such an object is a ValueError with its line number."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            rows.append({"prompt": row[prompt], "answer": row[answer]})
+        except (json.JSONDecodeError, KeyError, TypeError):
+            row = None
+        if row is None or not all(isinstance(text, str) for text in rows[-1].values()):
+            raise ValueError(
+                f"{path}, line {number}: allowed is a JSON object with the texts "
+                f"{prompt!r} and {answer!r}"
+            )
+    return rows
+
+
+def _splits(train: list[dict], test: list[dict]) -> DatasetDict:
+    return DatasetDict(train=Dataset.from_list(train), test=Dataset.from_list(test))
+
+
+def _read_splits(train: Path, test: Path, **columns: str) -> DatasetDict:
+    return _splits(read_rows(train, **columns), read_rows(test, **columns))
+
+
+def _gsm8k(folder: str | Path | None) -> DatasetDict:
+    if folder is not None:
+        files = (Path(folder) / f"gsm8k_{split}.jsonl" for split in ("train", "test"))
+        return _read_splits(*files, prompt="question", answer="answer")
+    try:
+        splits = load_dataset(GSM8K_HUB_ID, "main")
+    except Exception as error:  # the hub's clients raise many kinds
+        first_line = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"load_task('gsm8k'): {GSM8K_HUB_ID} could not be fetched from the Hugging Face Hub; "
+            f"name a folder that holds gsm8k_train.jsonl and gsm8k_test.jsonl: {first_line}"
+        ) from error
+    return splits.rename_column("question", "prompt")

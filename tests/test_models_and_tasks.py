@@ -1,0 +1,152 @@
+"""load_model and load_task: what they load, and what they say when they can't."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from datasets import DatasetDict
+
+import beamlora_mini as bl
+from beamlora_mini import models, tasks
+
+
+def test_tiny_is_shipped(tiny):
+    model, tokenizer = tiny
+    assert 0.7e6 < bl.count_parameters(model)[1] < 0.9e6
+    assert model.tokenizer is not None and not model.training
+    assert tokenizer.decode(tokenizer("46+12=")["input_ids"]) == "46+12="
+
+
+def test_smollm2_comes_from_the_installed_package(smollm2):
+    model, tokenizer = smollm2
+    assert models.find_smollm2() is not None
+    assert bl.count_parameters(model)[1] == 134_515_008
+    assert model.dtype == torch.float32 and tokenizer.chat_template
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+
+
+def test_smollm2_falls_back_to_the_hub(monkeypatch):
+    monkeypatch.setattr(models, "find_smollm2", lambda: None)
+    assert models._source("smollm2") == ("HuggingFaceTB/SmolLM2-135M-Instruct", {})
+
+
+def test_dtype_and_device_can_be_forced():
+    model, _ = bl.load_model("tiny", device="cpu", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16 and model.device.type == "cpu"
+    for dtype in ("float99", "int8", torch.int32):
+        with pytest.raises(ValueError, match="dtype="):
+            bl.load_model("tiny", dtype=dtype)
+    for device in ("nonsense", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device='{device}'"):
+            bl.load_model("tiny", device=device)
+
+
+def test_a_folder_by_name(tiny, tmp_path):
+    model, tokenizer = tiny
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _ = bl.load_model(str(tmp_path), device="cpu")
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_missing_folders_and_foreign_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        bl.load_model(str(tmp_path))
+    for name in ("no-such-model", str(tmp_path / "nothing"), "a/b/c", "./here/there", "~/model"):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            bl.load_model(name)
+
+
+def test_no_network_is_one_clear_line():
+    with pytest.raises(OSError, match="not on this machine and could not be fetched") as error:
+        bl.load_model("nobody/no-such-model")
+    assert "\n" not in str(error.value) and "nobody/no-such-model" in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other shape", "no weights"])
+def test_corrupt_files_are_one_clear_line(tmp_path, damage):
+    folder = tmp_path / "copy"
+    shutil.copytree(models.data_folder() / "tiny", folder)
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:100_000])
+    elif damage == "no weights":
+        weights.unlink()
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+    with pytest.raises(OSError, match="load_model") as error:
+        bl.load_model(str(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_a_corrupt_gguf_is_one_clear_line(tmp_path, monkeypatch):
+    (tmp_path / models.SMOLLM2_FILE).write_bytes(b"GGUF" + bytes(200))
+    monkeypatch.setattr(models, "find_smollm2", lambda: tmp_path / models.SMOLLM2_FILE)
+    with pytest.raises(OSError, match="load_model") as error:
+        bl.load_model("smollm2")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", bl.TASKS)
+def test_every_task_loads(name):
+    task = bl.load_task(name)
+    assert isinstance(task, DatasetDict) and set(task) == {"train", "test"}
+    assert all({"prompt", "answer"} <= set(split.column_names) for split in task.values())
+    assert len(task["test"]) == 500
+
+
+def test_every_shipped_task_is_listed():
+    files = (models.data_folder() / "tasks").glob("*.train.jsonl")
+    assert {f.name.removesuffix(".train.jsonl") for f in files} | {"word_problems"} == set(bl.TASKS)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_json_lines(tmp_path):
+    rows = [{"prompt": f"p{i}", "answer": f"ä{i}", "extra": i} for i in range(20)]
+    write(tmp_path / "all.jsonl", rows)
+    task = bl.load_task(tmp_path / "all.jsonl")
+    assert task["test"]["answer"] == ["ä9", "ä19"] and len(task["train"]) == 18
+    write(tmp_path / "train.jsonl", rows)
+    write(tmp_path / "test.jsonl", rows[:3])
+    assert len(bl.load_task(str(tmp_path))["test"]) == 3
+
+
+@pytest.mark.parametrize(
+    "line", ['{"prompt": "p"}', "not json", '{"prompt": 1, "answer": "a"}', "[1]", '"text"']
+)
+def test_bad_rows_name_their_line(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}\n' * 10 + line + "\n")
+    with pytest.raises(ValueError, match="line 11"):
+        bl.load_task(path)
+
+
+def test_task_errors(tmp_path):
+    with pytest.raises(ValueError, match="subtraction.*gsm8k"):
+        bl.load_task("no such task")
+    with pytest.raises(ValueError, match="folder="):
+        bl.load_task("subtraction", folder=tmp_path)
+    with pytest.raises(FileNotFoundError):
+        bl.load_task(tmp_path / "nothing.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl"):
+        bl.load_task(tmp_path)
+    write(tmp_path / "few.jsonl", [{"prompt": "p", "answer": "a"}] * 9)
+    with pytest.raises(ValueError, match="9 rows"):
+        bl.load_task(tmp_path / "few.jsonl")
+
+
+def test_gsm8k_from_a_folder_and_without_a_network(tmp_path):
+    rows = [{"question": f"q{i}", "answer": f"#### {i}"} for i in range(3)]
+    write(tmp_path / "gsm8k_train.jsonl", rows)
+    write(tmp_path / "gsm8k_test.jsonl", rows[:1])
+    task = bl.load_task("gsm8k", folder=tmp_path)
+    assert task["train"][2] == {"prompt": "q2", "answer": "#### 2"} and len(task["test"]) == 1
+    with pytest.raises(OSError, match="name a folder"):
+        tasks.load_task("gsm8k")

@@ -1,0 +1,261 @@
+"""What every notebook of the series must be, beyond running: nbval runs it and compares its outputs."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbval.plugin import find_comment_markers, metadata_tags
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(
+    path
+    for path in (ROOT / "notebooks").rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in path.parts and "-Copy" not in path.name
+)
+REQUIRED = ["00_tour", "01_lora_from_scratch", "10_real_model"]
+
+# Cells that nbval may skip, ignore or let fail: {(notebook, marker): reason}.
+ALLOWED = {}
+
+# Plausible wrong answers, which a checker must turn down: {"01.1": ["code", ...]}.
+WRONG = {}
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def text(value) -> str:
+    return "".join(value) if isinstance(value, list) else value
+
+
+def code_cells(path: Path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def outputs(path: Path):
+    return [output for cell in code_cells(path) for output in cell.outputs]
+
+
+def markdown(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def test_required_notebooks_exist():
+    assert set(REQUIRED) - {path.stem for path in NOTEBOOKS} == set()
+
+
+# Run and compared
+
+
+def test_every_code_cell_is_collected():
+    """By pytest as `make test` calls it: without a path."""
+    collect = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            "-p",
+            "no:xdist",
+            "--ignore=tests",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    found = Counter(
+        line.split("::")[0] for line in collect.stdout.splitlines() if "::Cell " in line
+    )
+    there = {path.relative_to(ROOT).as_posix(): len(code_cells(path)) for path in NOTEBOOKS}
+    assert found == there, collect.stdout + collect.stderr
+
+
+def test_make_test_runs_everything_strictly():
+    recipe = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True).stdout
+    (command,) = [line for line in recipe.splitlines() if "-m pytest" in line]
+    arguments = command.split("-m pytest")[1].split()
+    # A path would leave out the others; anything about nbval would override pyproject.toml.
+    assert not [a for a in arguments if (ROOT / a).exists() or "nbval" in a or a in ("-k", "-m")]
+
+
+def test_nbval_compares_every_output(pytestconfig):
+    assert pytestconfig.option.nbval
+    assert not pytestconfig.option.nbval_lax
+    assert pytestconfig.option.nbval_current_env
+    assert pytestconfig.getini("testpaths") == ["tests", "notebooks"]
+
+
+@every_notebook
+def test_executed_in_order(path):
+    counts = [cell.execution_count for cell in code_cells(path) if cell.source.strip()]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@every_notebook
+def test_no_stored_errors(path):
+    assert [o for o in outputs(path) if o.output_type == "error"] == []
+
+
+def markers(path: Path) -> set[str]:
+    found = set()
+    for cell in code_cells(path):
+        found |= {tag for tag in cell.metadata.get("tags", []) if tag in metadata_tags}
+        found |= {line.strip("# ") for line in cell.source.splitlines() if any(find_comment_markers(line))}  # fmt: skip
+    return found
+
+
+def test_no_cell_escapes_the_comparison():
+    found = {(path.stem, marker) for path in NOTEBOOKS for marker in markers(path)}
+    assert found == set(ALLOWED)
+    assert all(ALLOWED.values()), "each exception says why"
+
+
+# Fit to read
+
+
+@every_notebook
+def test_small(path):
+    assert path.stat().st_size <= 1_000_000
+
+
+@every_notebook
+def test_no_widget_state(path):
+    assert "widgets" not in read(path).metadata
+
+
+@every_notebook
+def test_every_picture_has_alt_text(path):
+    for output in outputs(path):
+        for kind in ("image/png", "image/jpeg"):
+            if kind in output.get("data", {}):
+                alt = output.metadata.get(kind, {}).get("alt", "")
+                assert alt.strip(), "show pictures with plots.show(figure, alt=...)"
+        for tag in re.findall(r"<img\b[^>]*>", text(output.get("data", {}).get("text/html", ""))):
+            assert re.search(r"""\balt=(["'])\s*[^"'\s]""", tag), tag
+    prose = markdown(path)
+    assert re.findall(r"!\[\s*\]", prose) == []
+    for tag in re.findall(r"<img\b[^>]*>", prose):
+        assert re.search(r"""\balt=(["'])\s*[^"'\s]""", tag), tag
+
+
+MACHINE = re.compile(
+    r"\b0x[0-9a-f]{6,}"  # memory addresses
+    r"|(?<![\w.:/<~-])/(home|root|Users|tmp|usr|opt|var|mnt|private|content)/\S+"
+    r"|\b[A-Z]:\\\S+",
+    re.IGNORECASE,
+)
+
+
+@every_notebook
+def test_outputs_name_no_place_on_one_machine(path):
+    shown = []
+    for output in outputs(path):
+        data = output.get("data", {})
+        shown += [output.get("text", ""), *(v for k, v in data.items() if k.startswith("text/"))]
+    for value in map(text, shown):
+        assert not (found := MACHINE.search(value)), found.group()
+        assert str(ROOT) not in value
+
+
+@every_notebook
+def test_shape(path):
+    first, *_ = read(path).cells
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    assert re.search(r"\bminutes?\b", first.source), "the first cell says how long it takes"
+    headings = re.findall(r"^#+ +(.+?)\s*$", markdown(path), re.MULTILINE)
+    assert any("recap" in heading.lower() for heading in headings)
+    assert headings[-1] == "Sources"
+
+
+# Exercises: a heading cell, a stub, a checker, and a cell that unfolds a hint and a solution
+
+
+class Exercise:
+    def __init__(self, path, cells, at):
+        self.path, self.heading = path, cells[at].source
+        self.stub, self.checker, self.answers = (cells[at + i] for i in (1, 2, 3))
+        self.number = re.search(r"^### Exercise (\S+?):", self.heading, re.MULTILINE)[1]
+        self.imports = next(c.source for c in cells if c.cell_type == "code")
+
+    @property
+    def solution(self) -> str:
+        return re.search(
+            r"<summary>Solution.*?```python\n(.*?)```", self.answers.source, re.DOTALL
+        )[1]
+
+    def verdict(self, answer: str):
+        """What the checker cell says to an answer, in a kernel that has run only the first code cell."""
+        namespace = {}
+        for source in (self.imports, answer):
+            exec(re.sub(r"^%.*$", "", source, flags=re.MULTILINE), namespace)
+        *before, last = ast.parse(self.checker.source).body
+        exec(compile(ast.Module(before, []), "checker", "exec"), namespace)
+        return eval(compile(ast.Expression(last.value), "checker", "eval"), namespace)
+
+
+EXERCISES = [
+    Exercise(path, cells, at)
+    for path in NOTEBOOKS
+    for cells in [read(path).cells]
+    for at, cell in enumerate(cells)
+    if cell.cell_type == "markdown" and re.search(r"^### Exercise \S+:", cell.source, re.MULTILINE)
+]
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.number)
+
+
+@pytest.fixture
+def in_notebooks(monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.syspath_prepend(str(ROOT / "notebooks"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+@every_notebook
+def test_exercises_are_numbered(path):
+    numbers = [e.number for e in EXERCISES if e.path == path]
+    assert numbers == [f"{path.stem[:2]}.{k}" for k in range(1, len(numbers) + 1)]
+    assert len(re.findall("exercise", "\n".join(re.findall(r"^###.*", markdown(path), re.MULTILINE)), re.IGNORECASE)) == len(numbers)  # fmt: skip
+
+
+@every_exercise
+def test_exercise_is_complete(exercise):
+    assert re.search(r"\bdifficulty [1-5]/5\b", exercise.heading)
+    assert re.search(r"\b\d+ minutes?\b", exercise.heading)
+    assert exercise.stub.cell_type == exercise.checker.cell_type == "code"
+    assert "check." in exercise.checker.source
+    assert exercise.answers.cell_type == "markdown"
+    assert re.search(r"<details>\s*<summary>Hint", exercise.answers.source)
+    assert re.search(r"<details>\s*<summary>Solution", exercise.answers.source)
+    assert exercise.solution.strip()
+
+
+@every_exercise
+def test_checker_accepts_the_solution(exercise, in_notebooks):
+    assert exercise.verdict(exercise.solution) is True
+
+
+@every_exercise
+def test_checker_turns_down_the_stub(exercise, in_notebooks):
+    assert exercise.verdict(exercise.stub.source) is False
+
+
+@every_exercise
+def test_checker_turns_down_wrong_answers(exercise, in_notebooks):
+    assert WRONG.get(exercise.number), "WRONG names at least one plausible wrong answer"
+    for answer in WRONG[exercise.number]:
+        assert exercise.verdict(answer) is False, answer
+
+
+def test_every_wrong_answer_belongs_to_an_exercise():
+    assert set(WRONG) <= {exercise.number for exercise in EXERCISES}
