@@ -7,7 +7,9 @@ VENV ?= .venv
 PY = "$(VENV)/bin/python"
 
 # One thread each: two kernels at a time on two cores do not fight, and sums come out in the same order everywhere.
-FIXED = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+# No progress bars: they would be stored in the notebooks and could never be the same twice.
+FIXED = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TQDM_DISABLE=1
+ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .PHONY: help lab test notebooks bench env clean
 
@@ -28,7 +30,7 @@ lab: env
 	  $$(test "$$(id -u)" != 0 || echo --allow-root) $(LAB_ARGS)
 
 test: env
-	@$(FIXED) $(PY) -m pytest -n 2 --dist loadscope --durations=15 $(TEST_ARGS)
+	@$(FIXED) $(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadscope --durations=15 $(TEST_ARGS)
 
 notebooks: env
 	@$(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \

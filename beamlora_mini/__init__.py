@@ -1,6 +1,6 @@
 """beamlora_mini: what happens inside LoRA, and everything that grew out of it.
 
-    import beamlora_mini as bl
+import beamlora_mini as bl
 """
 
 from .adapters import (

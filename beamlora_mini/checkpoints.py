@@ -63,7 +63,7 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
     shapes = {name: tuple(p.shape) for name, p in run.parameters.items()}
     differing = shapes.items() ^ {name: tuple(t.shape) for name, t in parameters.items()}.items()
     if differing:
-        name, shape = sorted(differing)[0]
+        name, shape = min(differing)
         raise ValueError(
             f"checkpoint_dir: {path} is of another model: {len(differing)} parameters differ, the "
             f"first is {name!r} of shape {shape}"

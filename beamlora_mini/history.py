@@ -16,9 +16,7 @@ class RankHistory:
     """
 
     def __init__(self, every: int = 10):
-        require(
-            isinstance(every, int) and every >= 1, "every", every, "an integer of at least 1"
-        )
+        require(isinstance(every, int) and every >= 1, "every", every, "an integer of at least 1")
         self.every = every
         self.steps: list[int] = []
         self.importance: list[dict[str, Tensor]] = []

@@ -49,7 +49,9 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
     if path.suffix == ".jsonl":
         rows = read_rows(path)
         if len(rows) < 10:
-            raise ValueError(f"{path}: {len(rows)} rows: allowed is 10 or more, to hold out a tenth")
+            raise ValueError(
+                f"{path}: {len(rows)} rows: allowed is 10 or more, to hold out a tenth"
+            )
         return _splits([row for i, row in enumerate(rows) if i % 10 != 9], rows[9::10])
     raise ValueError(
         f"name={str(name)!r}: allowed are {', '.join(TASKS)}, gsm8k, a folder with train.jsonl and "

@@ -103,7 +103,9 @@ def fit(
         parameters.values(), lr=lr, betas=betas, weight_decay=weight_decay, fused=True
     )
     rate = get_cosine_schedule_with_warmup(optimizer, round(warmup * steps), steps)
-    schedule = method.schedule(model, optimizer, steps) if method else Schedule(model, optimizer, steps)
+    schedule = (
+        method.schedule(model, optimizer, steps) if method else Schedule(model, optimizer, steps)
+    )
     record = History()
     run = checkpoints.Run(parameters, optimizer, rate, schedule, record)
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "rows": len(rows)}
@@ -229,7 +231,7 @@ def generate_answers(
 def final_answer(text: str) -> str | None:
     """The result that a worked answer arrives at: what follows "####"; without that mark, the last
     number in it; None if there is neither."""
-    head, mark, tail = text.rpartition("####")
+    _, mark, tail = text.rpartition("####")
     numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", tail if mark else text)
     if not numbers:
         return None

@@ -1,7 +1,12 @@
-"""Ends every run with one table: where the time went, by file."""
+"""The models that tests share, and a table at the end of every run: where the time went, by file."""
 
+import copy
 import time
 from collections import Counter
+
+import pytest
+
+import beamlora_mini as bl
 
 STARTED = time.perf_counter()
 
@@ -23,3 +28,21 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(
         f"{seconds.total():7.1f} s  {tests.total():4d}  in all; {wall:.0f} s by the clock"
     )
+
+
+@pytest.fixture(scope="session")
+def loaded_tiny():
+    return bl.load_model("tiny", device="cpu")
+
+
+@pytest.fixture
+def tiny(loaded_tiny):
+    """(model, tokenizer), the model a copy of the test's own."""
+    model, tokenizer = loaded_tiny
+    return copy.deepcopy(model), tokenizer
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """(model, tokenizer), shared: a test that changes the model copies it first."""
+    return bl.load_model("smollm2", device="cpu")

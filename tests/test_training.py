@@ -116,7 +116,10 @@ def test_nothing_to_train_no_tokenizer_and_wrong_tasks_are_refused(tiny, task):
 def test_the_loss_is_on_the_answer_alone_and_equals_transformers(tiny, task):
     model, tokenizer = tiny
     rows = task["train"].select(range(7))
-    prompts, answers = encode_prompts(tokenizer, rows["prompt"]), encode_answers(tokenizer, rows["answer"])
+    prompts, answers = (
+        encode_prompts(tokenizer, rows["prompt"]),
+        encode_answers(tokenizer, rows["answer"]),
+    )
     batch = collate(list(zip(prompts, answers)), tokenizer.pad_token_id, model.device)
     assert int((batch["labels"] != -100).sum()) == sum(map(len, answers))
     assert all(ids[-1] == tokenizer.eos_token_id for ids in answers)
@@ -140,7 +143,10 @@ def test_a_model_without_logits_to_keep_has_the_same_loss(tiny):
 def test_batches_cover_every_row_once_an_epoch_and_are_of_similar_length(tiny):
     _, tokenizer = tiny
     rows = Dataset.from_dict(
-        {"prompt": ["a" * (1 + i % 13) + "=" for i in range(96)], "answer": [str(i) for i in range(96)]}
+        {
+            "prompt": ["a" * (1 + i % 13) + "=" for i in range(96)],
+            "answer": [str(i) for i in range(96)],
+        }
     )
     batches = plan_batches(rows, tokenizer, steps=24, batch_size=8, seed=0)
     assert len(batches) == 24 and all(len(batch) == 8 for batch in batches)
@@ -192,7 +198,9 @@ def test_generation_is_the_same_alone_and_padded_in_a_batch(tiny):
 
 def test_exact_match_counts_right_answers(tiny):
     model, _ = tiny
-    rows = Dataset.from_dict({"prompt": ["40+12=", "40+13=", "40+14="], "answer": ["52", "53", "0"]})
+    rows = Dataset.from_dict(
+        {"prompt": ["40+12=", "40+13=", "40+14="], "answer": ["52", "53", "0"]}
+    )
     result = bl.evaluate(model, rows, progress=False)
     assert result["exact_match"] == pytest.approx(2 / 3) and result["loss"] > 0
     assert bl.evaluate(model, rows, limit=2, progress=False)["exact_match"] == 1

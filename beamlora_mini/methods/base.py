@@ -95,8 +95,6 @@ class Method:
         """The method's layer around one linear module."""
         raise NotImplementedError
 
-    def schedule(
-        self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
-    ) -> Schedule:
+    def schedule(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int) -> Schedule:
         """What the method does during training; see `Schedule`."""
         return Schedule(model, optimizer, total_steps)
