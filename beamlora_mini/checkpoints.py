@@ -35,6 +35,7 @@ def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
         "schedule": run.schedule.state_dict(),
         "history": vars(run.history),
         "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all(),
     }
     torch.save(state, folder / f"{FILE}.new")
     os.replace(folder / f"{FILE}.new", folder / FILE)
@@ -76,4 +77,6 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
     run.schedule.load_state_dict(state["schedule"])
     vars(run.history).update(state["history"])
     torch.set_rng_state(state["rng"])
+    if len(state["cuda_rng"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
     return state["step"]

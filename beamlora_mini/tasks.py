@@ -14,12 +14,14 @@ GSM8K_HUB_ID = "openai/gsm8k"  # Cobbe et al., arXiv 2110.14168
 # What each task asks for. All but word_problems are for the tiny model, which can't do any of them
 # before it is fine-tuned; word_problems is for a real one.
 TASKS = {
-    "subtraction": "take one number below 100 from another",
-    "base7_addition": "add two numbers written in base 7",
-    "sort_descending": "sort letters from last to first",
-    "shifted_alphabet": "move every letter three places on",
-    "lookup": "find a key among pairs in the prompt",
-    "ciphers": "one of four random letter ciphers, chosen by a digit",
+    "subtraction": "a number below 100 less a smaller one",
+    "base7_addition": "the sum of two numbers, all in base 7",
+    "sort_descending": "letters in reverse alphabetical order",
+    "shifted_alphabet": "each letter moved on by the number in front",
+    "lookup": "the digit that stands after a letter in the prompt",
+    "ciphers": "one of four random substitutions of letters, chosen by a digit",
+    "interleave": "the letters of two words in turn",
+    "count": "how often a letter occurs in a word",
     "word_problems": "stories with one to three steps of arithmetic, worked answers",
 }
 

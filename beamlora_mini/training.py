@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers import get_cosine_schedule_with_warmup
 
 from . import checkpoints
-from .adapters import attach, attached_method
+from .adapters import attach, attached_method, detach
 from .history import RankHistory
 from .methods.base import Method, Schedule, require
+from .progress import progress_bar
 from .tasks import load_task
 
 Task = str | Path | Dataset | DatasetDict
@@ -94,7 +94,10 @@ def fit(
     rows = _split(task, "train")
     torch.manual_seed(seed)
     batches = plan_batches(rows, tokenizer, steps, batch_size, seed)
-    method = _attach_once(model, method)
+    present = attached_method(model)
+    if method is not None and method != present:
+        attach(model, method)
+    method = method or present
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("model has no parameter that requires a gradient: attach a method first")
@@ -109,13 +112,18 @@ def fit(
     record = History()
     run = checkpoints.Run(parameters, optimizer, rate, schedule, record)
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "rows": len(rows)}
-    done = checkpoints.load(checkpoint_dir, run, settings) if resume else 0
+    try:
+        done = checkpoints.load(checkpoint_dir, run, settings) if resume else 0
+    except ValueError:
+        if method != present:
+            detach(model)
+        raise
 
     if history is not None and not done:
         history.record(model, 0)
     was_training = model.training
     model.train()
-    bar = tqdm(total=steps, initial=done, desc="fit", disable=not progress)
+    bar = progress_bar(steps, "fit", progress, initial=done)
     for n in range(done + 1, steps + 1):
         started = time.perf_counter()
         batch = collate(batches[n - 1], tokenizer.pad_token_id, model.device)
@@ -149,7 +157,7 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     vocabulary of 50,000 makes them a good part of a small model's work.
     """
     labels = batch["labels"]
-    first = int((labels != IGNORED).any(0).nonzero()[0])
+    first = max(1, int((labels != IGNORED).any(0).nonzero()[0]))  # nothing predicts position 0
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     wanted = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
@@ -178,6 +186,7 @@ def evaluate(
     "loss": mean cross-entropy of the right answers, in nats per token}. What counts as the result
     is said in `final_answer`; max_new_tokens as in `generate_answers`.
     """
+    require(limit is None or limit >= 1, "limit", limit, "None or an integer of at least 1")
     tokenizer = _tokenizer_of(model, tokenizer)
     rows = _split(task, "test")
     rows = rows.select(range(min(limit or len(rows), len(rows))))
@@ -207,7 +216,7 @@ def generate_answers(
     answers = [""] * len(prompts)
     was_training = model.training
     model.eval()
-    bar = tqdm(total=len(prompts), desc="generate", disable=not progress)
+    bar = progress_bar(len(prompts), "generate", progress)
     for start in range(0, len(prompts), batch_size):
         chosen = by_length[start : start + batch_size]
         width = len(encoded[chosen[-1]])
@@ -322,14 +331,6 @@ def _loss_on(model: nn.Module, rows: Dataset, tokenizer: Tokenizer, batch_size: 
         tokens += count
     model.train(was_training)
     return total / tokens
-
-
-def _attach_once(model: nn.Module, method: Method | None) -> Method | None:
-    present = attached_method(model)
-    if method is None or method == present:
-        return present
-    attach(model, method)
-    return method
 
 
 def _tokenizer_of(model: nn.Module, tokenizer: Tokenizer | None) -> Tokenizer:

@@ -204,6 +204,8 @@ def test_exact_match_counts_right_answers(tiny):
     result = bl.evaluate(model, rows, progress=False)
     assert result["exact_match"] == pytest.approx(2 / 3) and result["loss"] > 0
     assert bl.evaluate(model, rows, limit=2, progress=False)["exact_match"] == 1
+    with pytest.raises(ValueError, match="limit=0"):
+        bl.evaluate(model, rows, limit=0)
     assert bl.evaluate(model, DatasetDict(test=rows), progress=False) == result
 
 
@@ -251,5 +253,26 @@ def test_foreign_and_damaged_checkpoints_change_nothing(tiny, task, tmp_path):
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         bl.fit(other, task, **RUN, **resume)
     assert equal(adapter_state(other), before)
+    bare = copy.deepcopy(tiny[0])
+    bl.detach(bare)
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        bl.fit(bare, task, method=bl.LoRA(r=2), **RUN, **resume)
+    assert not bl.adapter_layers(bare)
     with pytest.raises(ValueError, match="checkpoint_dir=None"):
         bl.fit(other, task, resume=True, **RUN)
+
+
+def test_a_rank_history_is_recorded_along_the_way(tiny, task):
+    model, _ = tiny
+    history = bl.RankHistory(every=4)
+    bl.fit(model, task, method=bl.LoRA(r=3), history=history, **RUN | {"steps": 9})
+    assert history.steps == [0, 4, 8]
+    frame = history.to_pandas()
+    assert list(frame.columns) == ["step", "module", "rank", "importance"]
+    assert len(frame) == 3 * 28 * 3
+    assert (frame[frame.step == 0].importance == 0).all()  # B is zero
+    assert (frame[frame.step == 8].importance > 0).all()
+    with pytest.raises(ValueError, match="every=0"):
+        bl.RankHistory(every=0)
+    with pytest.raises(ValueError, match="no adapters"):
+        bl.RankHistory().record(torch.nn.Linear(2, 2), 0)

@@ -20,7 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = ("pyproject.toml", "constraints.txt", "tools/setup_env.py")
-PIP_INSTALL = ("-m", "pip", "install", "-c", "constraints.txt")
+# Bytecode for all of it would take as long as the rest of the set-up: the first imports make what is used.
+PIP_INSTALL = ("-m", "pip", "install", "--no-compile", "-c", "constraints.txt")
+FIRST_IMPORTS = (
+    "import datasets, jupyterlab.labapp, matplotlib.pyplot, nbconvert, pytest, torch, transformers"
+)
 NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|connection broken by"
     r"|Max retries exceeded|Temporary failure in name resolution|Network is unreachable",
@@ -71,6 +75,7 @@ def run(command, log, show=lambda line: None) -> str:
         "PIP_USER": "0",
         "PIP_NO_INPUT": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
     }
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -106,9 +111,9 @@ def explain(output: str, log: Path) -> str:
             f"`apt install python3-venv` as root, then the same command again"
         )
     if NO_NETWORK.search(output):
-        return f"no network: pip could not reach the package index, all it said is in {log}"
-    errors = re.findall(r"^ERROR: (.+)$", output, re.MULTILINE)
-    return f"{errors[0] if errors else 'pip failed'} (all of it in {log})"
+        return f"no network: pip could not reach the package index, the whole story is in {log}"
+    errors = re.findall(r"^ERROR: (.+)$", output, re.MULTILINE) or output.split("\n")[-2:-1]
+    return f"{errors[0] if errors else 'it failed'} (the whole story is in {log})"
 
 
 def no_space(venv: Path) -> str:
@@ -165,7 +170,14 @@ def set_up(venv: Path):
         )
     venv.mkdir(parents=True, exist_ok=True)
     with open(venv / "setup.log", "w", errors="replace") as log:
-        progress = Progress(3)
+        progress = Progress(4)
+
+        def show(line):
+            # From here on an interruption can leave half a package: the old stamp counts no more.
+            if line.startswith("Installing collected packages") and (venv / "setup.stamp").exists():
+                (venv / "setup.stamp").unlink()
+            progress.show(line)
+
         progress.start(f"virtual environment {venv} (Python {sys.version.split()[0]})")
         # What was never finished, or was made by another Python or in another place, is made anew.
         if stamp[:1] != [place()] or not runs(python):
@@ -173,13 +185,9 @@ def set_up(venv: Path):
                 if old.name != "setup.log":
                     shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
             run([sys.executable, "-m", "venv", venv], log)
+        # The one that comes with Python can be years old, and takes twice as long over 170 packages.
+        run([python, *PIP_INSTALL, "--upgrade", "pip"], log, show)
         progress.done()
-
-        def show(line):
-            # From here on an interruption can leave half a package: the old stamp counts no more.
-            if line.startswith("Installing collected packages") and (venv / "setup.stamp").exists():
-                (venv / "setup.stamp").unlink()
-            progress.show(line)
 
         # The small download first: if there is no network or no room, that shows early.
         progress.start("SmolLM2-135M, about 93 MB")
@@ -188,6 +196,10 @@ def set_up(venv: Path):
 
         progress.start("packages, about 170; the first time takes minutes")
         run([python, *PIP_INSTALL, "-e", ".[lab,test]"], log, show)
+        progress.done()
+
+        progress.start("first import")
+        run([python, "-c", FIRST_IMPORTS], log)
         progress.done()
     (venv / "setup.stamp").write_text(f"{place()}\n{inputs_digest()}\n")
 
