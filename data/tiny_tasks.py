@@ -77,6 +77,8 @@ PRETRAINING_TASKS: dict[str, Draw] = {
     "successor": successor,
     "maximum": maximum,
 }
+# In twelfths of the mix. Addition is learned last by far, and sorting last but one.
+SHARES = {"addition": 6, "copy": 1, "reverse": 1, "sort": 2, "successor": 1, "maximum": 1}
 
 
 # --- fine-tuning: what the base model cannot do ---------------------------------------------------
@@ -201,8 +203,7 @@ def make_pretraining_problems(
         for task, draw in PRETRAINING_TASKS.items()
     }
     forbidden = {prompt for problems in held_out.values() for prompt, _ in problems}
-    # Addition is learned last by far, so it has twice the share of any other task.
-    draws = [*PRETRAINING_TASKS.values(), addition]
+    draws = [PRETRAINING_TASKS[task] for task, share in SHARES.items() for _ in range(share)]
     train = []
     while len(train) < train_count:
         prompt, answer = rng.choice(draws)(rng)

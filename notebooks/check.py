@@ -11,7 +11,6 @@ from functools import wraps
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import beamlora_mini as bl
 
@@ -114,52 +113,3 @@ def merge_two(answer):
         _is_close(got, weight + first.delta_weight() + second.delta_weight()),
         "the weight does not do what both adapters do; does each keep its own scaling?",
     )
-
-
-@_checker
-def result(answer):
-    """10.1: the number behind the last #### of an answer."""
-    cases = {
-        "2 * 3 = 6\n#### 6": "6",
-        "#### 5 was wrong\n#### 7": "7",
-        "#### 1,250 dollars": "1250",
-        "#### -4": "-4",
-        "the result is 9": None,
-    }
-    for text, wanted in cases.items():
-        got = answer(text)
-        _expect(got == wanted, f"for {text!r} you returned {got!r}, wanted is {wanted!r}")
-
-
-@_checker
-def adapter_size(answer):
-    """10.2: the number of parameters of an adapter on every linear layer of a Llama."""
-    for heads, kv_heads, head_dim in ((4, 4, 8), (6, 2, 8), (4, 1, 16)):
-        config = LlamaConfig(
-            hidden_size=48, intermediate_size=80, num_hidden_layers=2, vocab_size=10,
-            num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
-        )  # fmt: skip
-        model = LlamaForCausalLM(config)
-        bl.attach(model, bl.LoRA(r=3))
-        wanted, _ = bl.count_parameters(model)
-        got = answer(config, 3)
-        _expect(got is not None, "adapter_size returned None; return a number")
-        _expect(
-            got == wanted,
-            f"with {heads} heads of {head_dim} and {kv_heads} key-value heads it is {wanted}, "
-            f"you said {got}",
-        )
-
-
-@_checker
-def with_examples(answer):
-    """10.3: a prompt that shows worked examples before the question."""
-    rows = [{"prompt": "One?", "answer": "#### 1"}, {"prompt": "Two?", "answer": "#### 2"}]
-    got = answer(rows, "Three?")
-    _expect(isinstance(got, str), f"return one text, not {type(got).__name__}")
-    parts = ["One?", "#### 1", "Two?", "#### 2", "Three?"]
-    places = [got.find(part) for part in parts]
-    _expect(-1 not in places, "a question or an answer is missing")
-    _expect(places == sorted(places), "each answer follows its question, the new question is last")
-    _expect(got.rstrip().endswith("Three?"), "the prompt should end with the new question")
-    _expect("One?#" not in got and "1Two" not in got, "leave white space between the parts")
