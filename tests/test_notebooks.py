@@ -17,7 +17,7 @@ NOTEBOOKS = sorted(
     for path in (ROOT / "notebooks").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in path.parts and "-Copy" not in path.name
 )
-REQUIRED = ["00_tour", "01_lora_from_scratch"]
+REQUIRED = ["00_tour"]
 
 # Cells that nbval may skip, ignore or let fail: {(notebook, marker): reason}.
 ALLOWED = {}
@@ -50,44 +50,6 @@ def ranks_for_share(importance, p):  # the weakest first
     return int((values.cumsum(0) < p * values.sum()).sum()) + 1
 """,
         "def ranks_for_share(importance, p):\n    return round(p * 4)",
-    ],
-    "01.1": [
-        "def rank_for_budget(inputs, outputs, budget):\n    return budget // (inputs * outputs)",
-        "def rank_for_budget(inputs, outputs, budget):\n    return budget / (inputs + outputs)",
-        "def rank_for_budget(inputs, outputs, budget):\n    return max(1, budget // (inputs + outputs))",
-    ],
-    "01.2": [
-        """
-gradients_at_the_start = {
-    "A random, B zero": {"A", "B"},
-    "A zero, B random": {"A", "B"},
-    "both zero": set(),
-}
-""",
-        """
-gradients_at_the_start = {
-    "A random, B zero": {"A"},
-    "A zero, B random": {"B"},
-    "both zero": set(),
-}
-""",
-    ],
-    "01.3": [
-        """
-def merge_two(weight, first, second):  # changes what it was given
-    for layer in (first, second):
-        weight += (layer.scaling * layer.lora_B @ layer.lora_A).detach()
-    return weight
-""",
-        """
-def merge_two(weight, first, second):  # forgets the scaling
-    return weight + first.lora_B @ first.lora_A + second.lora_B @ second.lora_A
-""",
-        """
-def merge_two(weight, first, second):  # one scaling for both
-    scaling = first.scaling
-    return weight + scaling * (first.lora_B @ first.lora_A + second.lora_B @ second.lora_A)
-""",
     ],
 }
 
