@@ -20,8 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from beamlora_mini.training import evaluate, fit
 
-TRAIN_ROWS = 128_000
-STEPS = 1800
+TRAIN_ROWS = 256_000
+STEPS = 3200
 BATCH_SIZE = 128
 LEARNING_RATE = 3e-3
 HELD_OUT = 500  # prompts of each pre-training task that training never sees

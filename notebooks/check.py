@@ -10,6 +10,10 @@ from collections.abc import Callable
 from functools import wraps
 
 import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import beamlora_mini as bl
 
 
 class _Wrong(Exception):
@@ -38,6 +42,10 @@ def _expect(condition: bool, otherwise: str) -> None:
         raise _Wrong(otherwise)
 
 
+def _is_close(a: object, b: torch.Tensor) -> bool:
+    return isinstance(a, torch.Tensor) and a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+
+
 @_checker
 def strongest_rank(answer):
     """00.1: the module and index of the strongest rank."""
@@ -57,3 +65,101 @@ def ranks_for_share(answer):
         got = answer(importance, p)
         _expect(got is not None, "ranks_for_share returned None; return a number")
         _expect(got == wanted, f"importances 4, 2, 1, 1 and p={p}: {wanted} ranks, you said {got}")
+
+
+@_checker
+def rank_for_budget(answer):
+    """01.1: the largest rank whose adapter has at most `budget` parameters."""
+    got = answer(128, 352, 10_000)
+    _expect(got is not None, "rank_for_budget returned None; return a number")
+    _expect(got == 20, f"for 128 -> 352 and 10,000 parameters you said {got}")
+    _expect(answer(128, 352, 9_600) == 20, "a budget that is met exactly should be used in full")
+    _expect(answer(128, 352, 479) == 0, "a budget too small for rank 1 should give 0")
+
+
+@_checker
+def gradients_at_the_start(answer):
+    """01.2: which of A and B get a gradient in the first step, for each of three starts."""
+    _expect(isinstance(answer, dict) and None not in answer.values(), "fill in all three lines")
+    truth = {}
+    for start in ("A random, B zero", "A zero, B random", "both zero"):
+        torch.manual_seed(0)
+        layer = bl.attach(nn.Sequential(nn.Linear(4, 3)), bl.LoRA(r=2))["0"]
+        a, b = start.split(", ") if start != "both zero" else ("A zero", "B zero")
+        (nn.init.zeros_ if a == "A zero" else nn.init.normal_)(layer.lora_A)
+        (nn.init.zeros_ if b == "B zero" else nn.init.normal_)(layer.lora_B)
+        layer(torch.randn(5, 4)).square().sum().backward()
+        named = {"A": layer.lora_A, "B": layer.lora_B}
+        truth[start] = {name for name, p in named.items() if p.grad.abs().sum() > 0}
+    for start, learns in truth.items():
+        _expect(start in answer, f"the line {start!r} is missing")
+        _expect(set(answer[start]) == learns, f"{start!r}: look at dA = B^T dY^T x again")
+
+
+@_checker
+def merge_two(answer):
+    """01.3: one weight that does the work of two adapters on the same layer."""
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5)
+    first, second = (
+        bl.attach(nn.Sequential(nn.Linear(5, 6)), bl.LoRA(r=r, lora_alpha=8))["0"] for r in (2, 3)
+    )
+    for layer in (first, second):
+        nn.init.normal_(layer.lora_B)
+    kept = weight.clone()
+    got = answer(weight, first, second)
+    _expect(got is not None, "merge_two returned None; return a weight")
+    _expect(torch.equal(weight, kept), "the weight that was handed in has changed")
+    _expect(
+        _is_close(got, weight + first.delta_weight() + second.delta_weight()),
+        "the weight does not do what both adapters do; does each keep its own scaling?",
+    )
+
+
+@_checker
+def result(answer):
+    """10.1: the number behind the last #### of an answer."""
+    cases = {
+        "2 * 3 = 6\n#### 6": "6",
+        "#### 5 was wrong\n#### 7": "7",
+        "#### 1,250 dollars": "1250",
+        "#### -4": "-4",
+        "the result is 9": None,
+    }
+    for text, wanted in cases.items():
+        got = answer(text)
+        _expect(got == wanted, f"for {text!r} you returned {got!r}, wanted is {wanted!r}")
+
+
+@_checker
+def adapter_size(answer):
+    """10.2: the number of parameters of an adapter on every linear layer of a Llama."""
+    for heads, kv_heads, head_dim in ((4, 4, 8), (6, 2, 8), (4, 1, 16)):
+        config = LlamaConfig(
+            hidden_size=48, intermediate_size=80, num_hidden_layers=2, vocab_size=10,
+            num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+        bl.attach(model, bl.LoRA(r=3))
+        wanted, _ = bl.count_parameters(model)
+        got = answer(config, 3)
+        _expect(got is not None, "adapter_size returned None; return a number")
+        _expect(
+            got == wanted,
+            f"with {heads} heads of {head_dim} and {kv_heads} key-value heads it is {wanted}, "
+            f"you said {got}",
+        )
+
+
+@_checker
+def with_examples(answer):
+    """10.3: a prompt that shows worked examples before the question."""
+    rows = [{"prompt": "One?", "answer": "#### 1"}, {"prompt": "Two?", "answer": "#### 2"}]
+    got = answer(rows, "Three?")
+    _expect(isinstance(got, str), f"return one text, not {type(got).__name__}")
+    parts = ["One?", "#### 1", "Two?", "#### 2", "Three?"]
+    places = [got.find(part) for part in parts]
+    _expect(-1 not in places, "a question or an answer is missing")
+    _expect(places == sorted(places), "each answer follows its question, the new question is last")
+    _expect(got.rstrip().endswith("Three?"), "the prompt should end with the new question")
+    _expect("One?#" not in got and "1Two" not in got, "leave white space between the parts")

@@ -278,14 +278,14 @@ def held_out():
 
 
 # The goal is 0.95 on every task. The shipped build misses it on addition, and its card says so.
-GOAL = dict.fromkeys(PRETRAINING_TASKS, 0.95) | {"addition": 0.8}
+GOAL = 0.95
 
 
 @pytest.mark.parametrize("task", sorted(PRETRAINING_TASKS))
 def test_tiny_does_its_pretraining_tasks(tiny, held_out, task):
     for prompt, answer in held_out[task]:
         assert PRETRAINED[task](prompt.split()[-1].rstrip("=")) == answer, prompt
-    assert exact_match(tiny, held_out[task]) >= GOAL[task]
+    assert exact_match(tiny, held_out[task]) >= GOAL
 
 
 @pytest.mark.parametrize("task", sorted(FINE_TUNING_TASKS))
@@ -308,7 +308,7 @@ def test_card_states_the_measured_exact_match():
     stated = json.loads(METRICS.read_text(encoding="utf-8"))
     card = {cells[0]: cells[-1] for cells in table_rows("The tiny model")}
     assert card == {f"`{k}`": f"{v:.1%}" for k, v in stated["pretraining_tasks"].items()}
-    assert all(stated["pretraining_tasks"][task] >= goal for task, goal in GOAL.items())
+    assert all(value >= GOAL for value in stated["pretraining_tasks"].values())
     card = {cells[0]: cells[-1] for cells in table_rows("Fine-tuning tasks")}
     assert card == {f"`{k}`": f"{v:.1%}" for k, v in stated["fine_tuning_tasks"].items()}
     text = CARD.read_text(encoding="utf-8")

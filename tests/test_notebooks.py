@@ -17,7 +17,7 @@ NOTEBOOKS = sorted(
     for path in (ROOT / "notebooks").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in path.parts and "-Copy" not in path.name
 )
-REQUIRED = ["00_tour"]
+REQUIRED = ["00_tour", "01_lora_from_scratch", "10_real_model"]
 
 # Cells that nbval may skip, ignore or let fail: {(notebook, marker): reason}.
 ALLOWED = {}
@@ -50,6 +50,83 @@ def ranks_for_share(importance, p):  # the weakest first
     return int((values.cumsum(0) < p * values.sum()).sum()) + 1
 """,
         "def ranks_for_share(importance, p):\n    return round(p * 4)",
+    ],
+    "01.1": [
+        "def rank_for_budget(inputs, outputs, budget):\n    return budget // (inputs * outputs)",
+        "def rank_for_budget(inputs, outputs, budget):\n    return budget / (inputs + outputs)",
+        "def rank_for_budget(inputs, outputs, budget):\n    return max(1, budget // (inputs + outputs))",
+    ],
+    "01.2": [
+        """
+gradients_at_the_start = {
+    "A random, B zero": {"A", "B"},
+    "A zero, B random": {"A", "B"},
+    "both zero": set(),
+}
+""",
+        """
+gradients_at_the_start = {
+    "A random, B zero": {"A"},
+    "A zero, B random": {"B"},
+    "both zero": set(),
+}
+""",
+    ],
+    "01.3": [
+        """
+def merge_two(weight, first, second):  # changes what it was given
+    for layer in (first, second):
+        weight += (layer.scaling * layer.lora_B @ layer.lora_A).detach()
+    return weight
+""",
+        """
+def merge_two(weight, first, second):  # forgets the scaling
+    return weight + first.lora_B @ first.lora_A + second.lora_B @ second.lora_A
+""",
+        """
+def merge_two(weight, first, second):  # one scaling for both
+    scaling = first.scaling
+    return weight + scaling * (first.lora_B @ first.lora_A + second.lora_B @ second.lora_A)
+""",
+    ],
+    "10.1": [
+        "def result(answer):\n    return answer.split('####')[-1].strip()",
+        "import re\ndef result(answer):\n    return re.findall(r'-?[0-9,]+', answer)[-1].replace(',', '')",
+        """
+import re
+def result(answer):  # loses the sign
+    _, mark, tail = answer.rpartition("####")
+    number = re.search(r"[0-9][0-9,]*", tail) if mark else None
+    return number and number.group().replace(",", "")
+""",
+    ],
+    "10.2": [
+        """
+def adapter_size(config, r):  # k and v as wide as q
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * r * (4 * 2 * hidden + 3 * (hidden + inner))
+""",
+        """
+def adapter_size(config, r):  # the size of the weights
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (4 * hidden * hidden + 3 * hidden * inner)
+""",
+    ],
+    "10.3": [
+        "def with_examples(rows, prompt):\n    return prompt",
+        """
+def with_examples(rows, prompt):  # the answers are missing
+    return "\\n\\n".join([*(row["prompt"] for row in rows), prompt])
+""",
+        """
+def with_examples(rows, prompt):  # the new question first
+    shown = [f"{row['prompt']}\\n{row['answer']}" for row in rows]
+    return "\\n\\n".join([prompt, *shown])
+""",
+        """
+def with_examples(rows, prompt):  # nothing between the parts
+    return "".join([*(row["prompt"] + row["answer"] for row in rows), prompt])
+""",
     ],
 }
 
