@@ -24,7 +24,6 @@ STYLE = {
     "grid.color": "#E6E6E6",
     "axes.prop_cycle": plt.cycler(color=[SOURCE, PRUNED, "#009E73", "#CC79A7", REST])
     + plt.cycler(linestyle=["-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1))]),
-    "legend.frameon": False,
     "font.size": 10,
 }
 

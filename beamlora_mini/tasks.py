@@ -27,7 +27,8 @@ TASKS = {
 
 
 def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict:
-    """A task's "train" and "test" splits, with the columns prompt and answer.
+    """A task's "train" and "test" splits, with the columns prompt and answer; word_problems also
+    tells each problem's number of steps and the template it comes from.
 
     name: one of `TASKS`; "gsm8k" (from the Hugging Face Hub, or from gsm8k_train.jsonl and
     gsm8k_test.jsonl in `folder`); a folder with train.jsonl and test.jsonl; or one JSON-lines file
@@ -41,8 +42,10 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
     if folder is not None:
         raise ValueError(f"folder={str(folder)!r}: only load_task('gsm8k', folder=...) takes one")
     if name == "word_problems":
-        name = data_folder() / name
-    elif name in TASKS:
+        folder = data_folder() / name
+        files = (folder / "train.jsonl", folder / "test.jsonl")
+        return _read_splits(*files, keep=("steps", "template"))
+    if name in TASKS:
         start = data_folder() / "tasks" / name
         return _read_splits(Path(f"{start}.train.jsonl"), Path(f"{start}.test.jsonl"))
     path = Path(name)
@@ -61,9 +64,12 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
     )
 
 
-def read_rows(path: Path, prompt: str = "prompt", answer: str = "answer") -> list[dict[str, str]]:
+def read_rows(
+    path: Path, prompt: str = "prompt", answer: str = "answer", keep: tuple[str, ...] = ()
+) -> list[dict]:
     """The rows of a JSON-lines file as {"prompt": ..., "answer": ...}, read from the columns
-    `prompt` and `answer`. A row that is not such an object is a ValueError with its line number."""
+    `prompt` and `answer`, and with those in `keep`. A row that is not such an object is a
+    ValueError with its line number."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     rows = []
@@ -72,10 +78,11 @@ def read_rows(path: Path, prompt: str = "prompt", answer: str = "answer") -> lis
             continue
         try:
             row = json.loads(line)
-            rows.append({"prompt": row[prompt], "answer": row[answer]})
+            texts = {"prompt": row[prompt], "answer": row[answer]}
+            rows.append(texts | {column: row[column] for column in keep})
         except (json.JSONDecodeError, KeyError, TypeError):
-            row = None
-        if row is None or not all(isinstance(text, str) for text in rows[-1].values()):
+            texts = None
+        if texts is None or not all(isinstance(text, str) for text in texts.values()):
             raise ValueError(
                 f"{path}, line {number}: allowed is a JSON object with the texts "
                 f"{prompt!r} and {answer!r}"
@@ -87,7 +94,7 @@ def _splits(train: list[dict], test: list[dict]) -> DatasetDict:
     return DatasetDict(train=Dataset.from_list(train), test=Dataset.from_list(test))
 
 
-def _read_splits(train: Path, test: Path, **columns: str) -> DatasetDict:
+def _read_splits(train: Path, test: Path, **columns) -> DatasetDict:
     return _splits(read_rows(train, **columns), read_rows(test, **columns))
 
 

@@ -277,7 +277,6 @@ def held_out():
     return make_pretraining_problems(train_count=0, test_count=500)[1]
 
 
-# The goal is 0.95 on every task. The shipped build misses it on addition, and its card says so.
 GOAL = 0.95
 
 
