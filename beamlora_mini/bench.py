@@ -123,21 +123,24 @@ def measure_peak(name: str) -> float | None:
 
 
 def table(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> str:
-    """The measurements as a Markdown table: medians, spread, overhead over the floor."""
-    floor = statistics.median(seconds[FLOOR])
+    """The measurements as a Markdown table: medians and spread of the step and of its overhead,
+    which is taken within each round, so that a machine that slows down for a while counts less."""
     lines = [
-        "| | step, median s | min - max s | overhead over the floor | peak memory, MiB |",
-        "|---|---|---|---|---|",
+        "| | step, median s (quartiles) | overhead over the floor, median s (quartiles) "
+        "| peak memory, MiB |",
+        "|---|---|---|---|",
     ]
     for name, values in seconds.items():
-        median = statistics.median(values)
-        overhead = "" if name == FLOOR else f"{median - floor:.3f} s ({median / floor - 1:.1%})"
+        over = [value - floor for value, floor in zip(values, seconds[FLOOR])]
+        overhead = "" if name == FLOOR else median_and_quartiles(over)
         peak = "not measured" if peaks.get(name) is None else f"{peaks[name]:.0f}"
-        lines.append(
-            f"| {name} | {median:.3f} | {min(values):.3f} - {max(values):.3f} | {overhead} "
-            f"| {peak} |"
-        )
+        lines.append(f"| {name} | {median_and_quartiles(values)} | {overhead} | {peak} |")
     return "\n".join(lines)
+
+
+def median_and_quartiles(values: list[float]) -> str:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def machine() -> str:
@@ -158,7 +161,7 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each variant")
+    parser.add_argument("--rounds", type=int, default=15, help="timed steps of each variant")
     parser.add_argument("--no-memory", action="store_true", help="measure time only")
     options = parser.parse_args()
     names = list(VARIANTS)
