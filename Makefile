@@ -34,7 +34,7 @@ test: env
 
 notebooks: env
 	@$(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.timeout=1500 --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.store_widget_state=False notebooks/[0-9][0-9]_*.ipynb
 
 bench: env

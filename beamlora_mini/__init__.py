@@ -16,6 +16,7 @@ from .adapters import (
 from .history import RankHistory
 from .methods import METHODS, LoRA
 from .models import load_model
+from .ranks import RankEvent
 from .tasks import TASKS, load_task
 from .training import History, evaluate, fit
 
@@ -27,6 +28,7 @@ __all__ = [
     "AdapterLayer",
     "History",
     "LoRA",
+    "RankEvent",
     "RankHistory",
     "adapter_layers",
     "attach",

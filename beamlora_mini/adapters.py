@@ -20,49 +20,57 @@ ADAPTABLE = (nn.Linear, Conv1D)  # exact types: a subclass may compute something
 
 
 class _LowRankLinear(torch.autograd.Function):
-    """y = x W^T + b + ((x' A^T) * scale) B^T for frozen W and b, without a full-size temporary.
+    """y = x W^T + b + ((x' A^T) * scale * rank_weights) B^T for frozen W and b.
 
-    Autograd on the plain formula would copy the (n, out) sum in the forward pass and the (n, in)
-    sum in the backward pass. Here both are accumulated in place, and every product is bracketed
-    so that it passes through the r-wide tensor.
+    Autograd on the plain formula makes a full-size copy for every sum and every factor. Here each
+    product is bracketed so that it passes through the r-wide tensor, the scale rides along in a
+    product, and the narrow products come first: the wide ones add to them in place.
     """
 
     @staticmethod
-    def forward(ctx, x, x_adapter, weight, bias, A, B, scale):
+    def forward(ctx, x, x_adapter, weight, bias, A, B, rank_weights, scale):
         rows = x.reshape(-1, x.shape[-1])
         rows_adapter = rows if x_adapter is None else x_adapter.reshape(rows.shape)
-        y = F.linear(rows, weight, bias)
         z = rows_adapter @ A.T
-        y.addmm_((z * scale).to(z.dtype), B.T)
-        scale_is_tensor = isinstance(scale, Tensor)
-        ctx.scale = None if scale_is_tensor else scale
-        ctx.x_shape, ctx.own_adapter_input = x.shape, x_adapter is not None
-        saved_scale = (scale,) if scale_is_tensor else ()
-        ctx.save_for_backward(rows_adapter, z, weight, A, B, *saved_scale)
+        y = _scaled_product(_weighted(z, rank_weights), B.T, scale)
+        y.addmm_(rows, weight.T)
+        if bias is not None:
+            y += bias
+        ctx.scale, ctx.x_shape, ctx.own_input = scale, x.shape, x_adapter is not None
+        ctx.save_for_backward(rows_adapter, z, weight, A, B, rank_weights)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable  # z is saved, not recomputed: a second derivative would miss its share
     def backward(ctx, grad_y):
-        rows, z, weight, A, B, *saved_scale = ctx.saved_tensors
-        scale = saved_scale[0] if saved_scale else ctx.scale
+        rows, z, weight, A, B, rank_weights = ctx.saved_tensors
+        needs_x, needs_x_adapter, _, _, needs_A, needs_B, needs_weights, _ = ctx.needs_input_grad
         dy = grad_y.reshape(-1, grad_y.shape[-1])
-        dz = dy @ B
-        dx = dx_adapter = dscale = None
-        if ctx.needs_input_grad[6]:
-            dscale = (dz.to(scale.dtype) * z).sum(0)
-        dz = (dz * scale).to(dz.dtype)
-        if ctx.needs_input_grad[0]:
-            dx = dy @ weight
-            if not ctx.own_adapter_input:
-                dx.addmm_(dz, A)
+        dz = _scaled_product(dy, B, ctx.scale)
+        dx = dx_adapter = dA = dB = dweights = None
+        if needs_weights:
+            dweights = (dz.to(rank_weights.dtype) * z).sum(0)
+        dz = _weighted(dz, rank_weights)
+        if needs_x:
+            dx = dy @ weight if ctx.own_input else (dz @ A).addmm_(dy, weight)
             dx = dx.view(ctx.x_shape)
-        if ctx.needs_input_grad[1]:
+        if needs_x_adapter:
             dx_adapter = (dz @ A).view(ctx.x_shape)
-        dA = dz.T @ rows if ctx.needs_input_grad[4] else None
-        # (z^T dy)^T instead of dy^T z: the wide operand stays in memory order, twice as fast on CPU.
-        dB = ((z * scale).to(z.dtype).T @ dy).T if ctx.needs_input_grad[5] else None
-        return dx, dx_adapter, None, None, dA, dB, dscale
+        if needs_A:
+            dA = dz.T @ rows
+        if needs_B:
+            # (z^T dy)^T and not dy^T z: the wide operand stays in memory order, twice as fast on CPU.
+            dB = _scaled_product(_weighted(z, rank_weights).T, dy, ctx.scale).T
+        return dx, dx_adapter, None, None, dA, dB, dweights, None
+
+
+def _weighted(z: Tensor, rank_weights: Tensor | None) -> Tensor:
+    return z if rank_weights is None else (z * rank_weights).to(z.dtype)
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale * (a @ b) in one pass; beta=0 leaves the first argument out."""
+    return torch.addmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 def low_rank_linear(
@@ -71,22 +79,23 @@ def low_rank_linear(
     bias: Tensor | None,
     A: Tensor,
     B: Tensor,
-    scale: float | Tensor,
+    scale: float,
+    rank_weights: Tensor | None = None,
     x_adapter: Tensor | None = None,
 ) -> Tensor:
-    """Frozen linear layer plus a low-rank update: y = x W^T + b + ((x A^T) * scale) B^T.
+    """Frozen linear layer plus a low-rank update: y = x W^T + b + scale ((x A^T) * rank_weights) B^T.
 
-    Shapes: x (..., in); weight (out, in); bias (out,) or None; A (r, in); B (out, r); scale a
-    number or (r,), with a gradient if it requires one; x_adapter (..., in) where the adapter sees
-    another input than W (dropout); returns (..., out). Computes in x's dtype, or autocast's; A and
-    B may be kept in a wider one. weight and bias get no gradient.
+    Shapes: x (..., in); weight (out, in); bias (out,) or None; A (r, in); B (out, r); rank_weights
+    (r,), None for ones; x_adapter (..., in) where the adapter sees another input than W (dropout);
+    returns (..., out). Computes in x's dtype, or autocast's; A, B and rank_weights may be kept in a
+    wider one. weight and bias get no gradient.
     """
     dtype = x.dtype
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
     tensors = (x, x_adapter, weight, bias, A, B)
     tensors = (None if t is None else t.to(dtype) for t in tensors)
-    return _LowRankLinear.apply(*tensors, scale)
+    return _LowRankLinear.apply(*tensors, rank_weights, scale)
 
 
 class AdapterLayer(nn.Module):
@@ -131,14 +140,15 @@ class AdapterLayer(nn.Module):
         """(r,): the method's own score of each rank, without gradient."""
         raise NotImplementedError
 
-    def base_plus_low_rank(self, x: Tensor, scale: float | Tensor) -> Tensor:
-        """W x + b + B (scale * (A dropout(x))); merged: W' x + b."""
+    def base_plus_low_rank(self, x: Tensor, rank_weights: Tensor | None = None) -> Tensor:
+        """W x + b + scaling * B (rank_weights * (A dropout(x))); merged: W' x + b."""
         if self.merged_weight is not None:
             return self.merged_forward(x)
         dropped = self.dropout(x) if self.training and self.dropout.p > 0 else None
         return low_rank_linear(
-            x, self.weight, self.bias, self.lora_A, self.lora_B, scale, x_adapter=dropped
-        )
+            x, self.weight, self.bias, self.lora_A, self.lora_B, self.scaling,
+            rank_weights, x_adapter=dropped,
+        )  # fmt: skip
 
     def merged_forward(self, x: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled():

@@ -12,6 +12,7 @@ import argparse
 import copy
 import ctypes
 import gc
+import importlib.metadata
 import multiprocessing
 import platform
 import statistics
@@ -20,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import transformers
 from torch import nn
 
 from .adapters import attach
@@ -124,10 +124,9 @@ def measure_peak(name: str) -> float | None:
 
 def table(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> str:
     """The measurements as a Markdown table: medians and spread of the step and of its overhead,
-    which is taken within each round, so that a machine that slows down for a while counts less."""
+    (quartiles), which is taken within each round, so that a machine that slows down counts less."""
     lines = [
-        "| | step, median s (quartiles) | overhead over the floor, median s (quartiles) "
-        "| peak memory, MiB |",
+        "| | step, s | overhead over the floor, s | peak memory, MiB |",
         "|---|---|---|---|",
     ]
     for name, values in seconds.items():
@@ -153,10 +152,9 @@ def machine() -> str:
         model = [line for line in text.splitlines() if line.startswith("model name")]
         processor = model[0].split(":")[1].strip() if model else platform.processor()
         processor += f", {torch.get_num_threads()} threads"
-    return (
-        f"{processor}; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}"
-    )
+    libraries = ("torch", "transformers", "peft")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    return f"{processor}; Python {platform.python_version()}, {versions}"
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .ranks import RankEvent
+
 FILE = "checkpoint.pt"
 
 
@@ -51,7 +53,8 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
     if not path.is_file():
         return 0
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([RankEvent]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
         saved, parameters = state["settings"], state["parameters"]
     except Exception as error:  # a damaged file raises what it likes
         raise ValueError(f"checkpoint_dir: {path} is not a readable checkpoint: {error}") from error

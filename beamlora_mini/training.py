@@ -18,12 +18,11 @@ import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
-from transformers import get_cosine_schedule_with_warmup
 
 from . import checkpoints
 from .adapters import attach, attached_method, detach
 from .history import RankHistory
-from .methods.base import Method, Schedule, require
+from .methods.base import Method, require
 from .progress import progress_bar
 from .tasks import load_task
 
@@ -102,13 +101,13 @@ def fit(
     if not parameters:
         raise ValueError("model has no parameter that requires a gradient: attach a method first")
 
+    plan = method or Method()  # without a method: one group, warm-up and cosine, no events
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=lr, betas=betas, weight_decay=weight_decay, fused=True
-    )
-    rate = get_cosine_schedule_with_warmup(optimizer, round(warmup * steps), steps)
-    schedule = (
-        method.schedule(model, optimizer, steps) if method else Schedule(model, optimizer, steps)
-    )
+        plan.parameter_groups(parameters, lr),
+        lr=lr, betas=betas, weight_decay=weight_decay, fused=True,
+    )  # fmt: skip
+    rate = plan.lr_scheduler(optimizer, round(warmup * steps), steps)
+    schedule = plan.schedule(model, optimizer, steps)
     record = History()
     run = checkpoints.Run(parameters, optimizer, rate, schedule, record)
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "rows": len(rows)}

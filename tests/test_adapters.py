@@ -240,17 +240,20 @@ def test_multihead_attention_is_left_out_and_refused_by_name():
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-@pytest.mark.parametrize("scale", [1.7, torch.tensor([0.5, 2.0, 0.1])])
-def test_the_fused_step_equals_plain_autograd(dropout, scale):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_fused_step_equals_plain_autograd(dropout, weighted, biased):
     torch.manual_seed(0)
-    scale = scale.double().requires_grad_() if isinstance(scale, torch.Tensor) else scale
     x, A, B = (torch.randn(*s).double().requires_grad_() for s in [(2, 7, 6), (3, 6), (5, 3)])
     W, b, grad = (torch.randn(*s).double() for s in [(5, 6), (5,), (2, 7, 5)])
+    b = b if biased else None
+    weights = torch.tensor([0.5, 2.0, 0.1]).double().requires_grad_() if weighted else None
     mask = (torch.rand(2, 7, 6) > dropout).double()
     dropped = x * mask if dropout else None
-    leaves = [x, A, B] + ([scale] if isinstance(scale, torch.Tensor) else [])
-    y = low_rank_linear(x, W, b, A, B, scale, x_adapter=dropped)
-    plain = x @ W.T + b + (((x if dropped is None else dropped) @ A.T) * scale) @ B.T
+    leaves = [x, A, B] + ([weights] if weighted else [])
+    y = low_rank_linear(x, W, b, A, B, 1.7, weights, x_adapter=dropped)
+    z = (x if dropped is None else dropped) @ A.T
+    plain = x @ W.T + (b if biased else 0) + 1.7 * (z * (weights if weighted else 1)) @ B.T
     same(y, plain, 1e-12)
     ours = torch.autograd.grad(y, leaves, grad, retain_graph=True)
     for got, wanted in zip(ours, torch.autograd.grad(plain, leaves, grad)):

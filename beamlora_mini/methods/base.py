@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn, optim
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_cosine_schedule_with_warmup
 
 from ..adapters import AdapterLayer
+from ..ranks import RankEvent
 
 
 class Schedule:
@@ -24,7 +28,7 @@ class Schedule:
         )  # fmt: skip
         self.model, self.optimizer, self.total_steps = model, optimizer, total_steps
 
-    def step(self, n: int) -> list:
+    def step(self, n: int) -> list[RankEvent]:
         """Do what is due after optimizer step n; returns the events it caused."""
         return []
 
@@ -94,6 +98,16 @@ class Method:
     def wrap(self, base: nn.Module) -> AdapterLayer:
         """The method's layer around one linear module."""
         raise NotImplementedError
+
+    def parameter_groups(self, parameters: Mapping[str, nn.Parameter], lr: float) -> list[dict]:
+        """The optimizer's groups for {name: trainable parameter}; a group without "lr" gets `lr`."""
+        return [{"params": list(parameters.values())}]
+
+    def lr_scheduler(
+        self, optimizer: optim.Optimizer, warmup_steps: int, total_steps: int
+    ) -> LRScheduler:
+        """Learning rates of a run: a linear warm-up from zero, then a cosine down to zero."""
+        return get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps)
 
     def schedule(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int) -> Schedule:
         """What the method does during training; see `Schedule`."""

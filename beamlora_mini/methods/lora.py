@@ -30,7 +30,7 @@ class LoRALinear(AdapterLayer):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base_plus_low_rank(x, self.scaling)
+        return self.base_plus_low_rank(x)
 
     def delta_weight(self) -> Tensor:
         return self.scaling * (self.lora_B @ self.lora_A)
