@@ -14,7 +14,7 @@ from .adapters import (
     unmerge,
 )
 from .history import RankHistory
-from .methods import METHODS, LoRA
+from .methods import METHODS, BeamLoRA, LoRA
 from .models import load_model
 from .ranks import RankEvent
 from .tasks import TASKS, load_task
@@ -26,6 +26,7 @@ __all__ = [
     "METHODS",
     "TASKS",
     "AdapterLayer",
+    "BeamLoRA",
     "History",
     "LoRA",
     "RankEvent",

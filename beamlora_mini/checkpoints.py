@@ -21,7 +21,8 @@ class Run(NamedTuple):
     optimizer: torch.optim.Optimizer
     rate: torch.optim.lr_scheduler.LRScheduler
     schedule: Any
-    history: Any
+    record: Any
+    history: Any  # a RankHistory, or None
 
 
 def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
@@ -35,7 +36,8 @@ def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
         "optimizer": run.optimizer.state_dict(),
         "rate": run.rate.state_dict(),
         "schedule": run.schedule.state_dict(),
-        "history": vars(run.history),
+        "record": vars(run.record),
+        "history": run.history and run.history.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all(),
     }
@@ -78,7 +80,9 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
     run.optimizer.load_state_dict(state["optimizer"])
     run.rate.load_state_dict(state["rate"])
     run.schedule.load_state_dict(state["schedule"])
-    vars(run.history).update(state["history"])
+    vars(run.record).update(state["record"])
+    if run.history is not None and state["history"] is not None:
+        run.history.load_state_dict(state["history"])
     torch.set_rng_state(state["rng"])
     if len(state["cuda_rng"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda_rng"])

@@ -1,18 +1,30 @@
-"""What every rank did, step by step."""
+"""What every rank did, step by step: `RankHistory`."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 from torch import Tensor, nn
 
 from .adapters import require_adapters
 from .methods.base import require
+from .ranks import RankEvent
 
 
 class RankHistory:
-    """The importance of every rank of every adapter, recorded every `every` optimizer steps.
+    """The importance of every rank of every adapter every `every` optimizer steps, the loss of
+    those steps, and all events.
 
-    Hand it to `fit`, or call `record` after each step of your own loop.
+    Hand it to `fit`, or call `record` after each step of your own loop. steps: the recorded ones;
+    importance: for each of them {module: (r,)}; losses: for each of them a number, NaN where none
+    was given; events: list of `RankEvent`; info: whatever is worth keeping with a run (command,
+    versions, device), saved with it.
     """
 
     def __init__(self, every: int = 10):
@@ -20,18 +32,35 @@ class RankHistory:
         self.every = every
         self.steps: list[int] = []
         self.importance: list[dict[str, Tensor]] = []
+        self.losses: list[float] = []
+        self.events: list[RankEvent] = []
+        self.info: dict = {}
 
-    def record(self, model: nn.Module, step: int) -> None:
-        """Keep {module: (r,) importance} of this step, if it is one of every `every`."""
+    def record(
+        self,
+        model: nn.Module,
+        step: int,
+        events: Iterable[RankEvent] = (),
+        loss: float = float("nan"),
+    ) -> None:
+        """Keep a step's events and, if it is one of every `every`, importance and loss."""
+        self.events += events
         if step % self.every == 0:
-            layers = require_adapters(model)
+            values = [layer.rank_importance() for layer in require_adapters(model).values()]
+            sizes = [len(v) for v in values]
+            on_cpu = torch.cat(values).float().cpu().split(sizes)  # one transfer for all modules
             self.steps.append(step)
-            self.importance.append(
-                {name: layer.rank_importance().float().cpu() for name, layer in layers.items()}
-            )
+            self.importance.append(dict(zip(require_adapters(model), on_cpu)))
+            self.losses.append(loss)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row for each step, module and rank: columns step, module, rank, importance."""
+    def to_pandas(self, what: str = "importance") -> pd.DataFrame:
+        """A table of "importance" (step, module, rank, importance), "events" (the fields of
+        `RankEvent`) or "loss" (step, loss)."""
+        if what == "events":
+            return pd.DataFrame(self.events, columns=RankEvent._fields)
+        if what == "loss":
+            return pd.DataFrame({"step": self.steps, "loss": self.losses})
+        require(what == "importance", "what", what, "'importance', 'events' or 'loss'")
         rows = [
             (step, module, rank, value)
             for step, modules in zip(self.steps, self.importance)
@@ -39,3 +68,86 @@ class RankHistory:
             for rank, value in enumerate(values.tolist())
         ]
         return pd.DataFrame(rows, columns=["step", "module", "rank", "importance"])
+
+    def lineage(self) -> pd.DataFrame:
+        """Which of the first ranks each rank descends from: columns step, module, rank, ancestor.
+
+        One block of rows for the first recorded step and one for every step with an event. A rank
+        that was expanded into takes over the ancestor of its source.
+        """
+        first = {module: list(range(len(values))) for module, values in self.importance[0].items()}
+        ancestors = {module: list(ranks) for module, ranks in first.items()}
+        blocks = {self.steps[0]: ancestors}
+        by_step: dict[int, list[RankEvent]] = {}
+        for event in self.events:
+            by_step.setdefault(event.step, []).append(event)
+        for step, events in sorted(by_step.items()):
+            before = ancestors
+            ancestors = {module: list(ranks) for module, ranks in before.items()}
+            for event in events:
+                if event.kind == "expand":
+                    ancestors[event.module][event.slot] = before[event.module][event.source]
+            blocks[step] = ancestors
+        rows = [
+            (step, module, rank, ancestor)
+            for step, modules in blocks.items()
+            for module, ranks in modules.items()
+            for rank, ancestor in enumerate(ranks)
+        ]
+        return pd.DataFrame(rows, columns=["step", "module", "rank", "ancestor"])
+
+    def state_dict(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k != "every"}
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update(state)
+
+    def save(self, path: str | Path) -> None:
+        """Write one Parquet file, a row for each fact: column `what` says whether it is an
+        "importance" (step, module, rank, value), a "loss" (step, value) or the `kind` of an event
+        (step, module, rank, source, threshold, score_before, score_after)."""
+        importance = self.to_pandas().rename(columns={"importance": "value"})
+        loss = self.to_pandas("loss").rename(columns={"loss": "value"}).assign(what="loss")
+        events = self.to_pandas("events").rename(columns={"kind": "what", "slot": "rank"})
+        frames = [importance.assign(what="importance"), loss, events]
+        columns = ["what", "step", "module", "rank", "value", *_EVENT_NUMBERS]
+        table = pd.concat([f.reindex(columns=columns) for f in frames if len(f)])
+        integers = {name: "Int32" for name in ("step", "rank", "source")}
+        table = table.astype(integers | {"value": "float32"} | {"what": str})
+        metadata = {"beamlora_mini": json.dumps({"every": self.every, "info": self.info})}
+        arrow = pa.Table.from_pandas(table, preserve_index=False)
+        pq.write_table(arrow.replace_schema_metadata(metadata), path, compression="zstd")
+
+    @classmethod
+    def load(cls, path: str | Path) -> RankHistory:
+        """Read what `save` wrote. Raises FileNotFoundError, or ValueError for another file."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
+        try:
+            arrow = pq.read_table(path)
+            kept = json.loads(arrow.schema.metadata[b"beamlora_mini"])
+        except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+            raise ValueError(f"path={str(path)!r}: not a saved RankHistory: {error}") from error
+        table = arrow.to_pandas()
+        history = cls(kept["every"])
+        history.info = kept["info"]
+        loss = table[table.what == "loss"]
+        history.steps, history.losses = loss.step.tolist(), loss.value.tolist()
+        importance = table[table.what == "importance"]
+        for _, of_step in importance.groupby("step"):
+            modules = of_step.groupby("module", sort=False).value
+            history.importance.append({m: torch.tensor(v.tolist()) for m, v in modules})
+        events = table[~table.what.isin(["loss", "importance"])]
+        for row in events.itertuples():
+            slot, source = (None if pd.isna(v) else int(v) for v in (row.rank, row.source))
+            numbers = (
+                None if pd.isna(v) else float(v)
+                for v in (row.threshold, row.score_before, row.score_after)
+            )  # fmt: skip
+            history.events.append(
+                RankEvent(int(row.step), row.what, row.module, slot, source, *numbers)
+            )
+        return history
+
+
+_EVENT_NUMBERS = ("source", "threshold", "score_before", "score_after")

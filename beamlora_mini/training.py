@@ -109,7 +109,7 @@ def fit(
     rate = plan.lr_scheduler(optimizer, round(warmup * steps), steps)
     schedule = plan.schedule(model, optimizer, steps)
     record = History()
-    run = checkpoints.Run(parameters, optimizer, rate, schedule, record)
+    run = checkpoints.Run(parameters, optimizer, rate, schedule, record, history)
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "rows": len(rows)}
     try:
         done = checkpoints.load(checkpoint_dir, run, settings) if resume else 0
@@ -132,13 +132,14 @@ def fit(
         record.learning_rates.append(rate.get_last_lr()[0])
         optimizer.step()
         rate.step()
-        record.events += schedule.step(n)
+        events = schedule.step(n)
+        record.events += events
         optimizer.zero_grad()
         record.losses.append(loss.item())
         record.tokens += int(batch["attention_mask"].sum())
         record.seconds += time.perf_counter() - started
         if history is not None:
-            history.record(model, n)
+            history.record(model, n, events, record.losses[-1])
         bar.update()
         bar.set_postfix(loss=f"{record.losses[-1]:.3f}")
         if checkpoint_dir and (n % checkpoint_every == 0 or n == steps):
