@@ -153,8 +153,17 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Mean cross-entropy, in nats per token, over the tokens whose label is not -100.
 
     batch: input_ids, attention_mask and labels, each (batch, length); the label at a position is
-    that position's own token. Logits are computed from the first answer in the batch on: a
-    vocabulary of 50,000 makes them a good part of a small model's work.
+    that position's own token.
+    """
+    losses = token_losses(model, batch)
+    return losses.sum() / (batch["labels"][:, -losses.shape[1] :] != IGNORED).sum()
+
+
+def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy of each label of the last positions, (batch, positions); 0 where it is -100.
+
+    Logits are computed from the first answer in the batch on: a vocabulary of 50,000 makes them a
+    good part of a small model's work.
     """
     labels = batch["labels"]
     first = max(1, int((labels != IGNORED).any(0).nonzero()[0]))  # nothing predicts position 0
@@ -165,7 +174,7 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     else:
         logits = model(**inputs, use_cache=False).logits[:, wanted]
     return F.cross_entropy(
-        logits.flatten(0, 1).float(), labels[:, first:].flatten(), ignore_index=IGNORED
+        logits.float().transpose(1, 2), labels[:, first:], ignore_index=IGNORED, reduction="none"
     )
 
 

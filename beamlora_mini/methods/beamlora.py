@@ -214,40 +214,38 @@ class BeamSchedule(Schedule):
         weights = [score_importance(row, method.temperature) for row in scores]
         importances = dict(zip(self.layers, weights))
         p = top_p_threshold(n, self.end_step, method.p_start)
-        masks = top_p_mask(
-            importances, p, method.scope, method.max_prune_fraction, dtype=scores.dtype
-        )
+        masks = self.choose(n, importances, p)
         generator = torch.Generator().manual_seed(method.seed * 1_000_003 + n)
         events = []
         for name, layer in self.layers.items():
             slots, sources = pair_ranks(importances[name], masks[name], method.pairing, generator)
             if slots:
-                events += self._expand(n, p, name, layer, slots, sources)
+                before = layer.scores.tolist()
+                self.replace(layer, slots, sources)
+                after = layer.scores.tolist()
+                events += [
+                    RankEvent(n, "expand", name, slot, source, p, before[slot], after[slot])
+                    for slot, source in zip(slots, sources)
+                ]
             for moment in entrywise_states(self.optimizer, layer.scores).values():
                 moment.zero_()
         self.snapshot = None
         return events
 
-    def _expand(
-        self,
-        n: int,
-        p: float,
-        name: str,
-        layer: BeamLoRALinear,
-        slots: list[int],
-        sources: list[int],
-    ) -> list[RankEvent]:
-        method, before = self.method, layer.scores.tolist()
+    def choose(self, n: int, importances: dict[str, Tensor], p: float) -> dict[str, Tensor]:
+        """Which ranks are pruned after step n: {module: (r,) bool}."""
+        method = self.method
+        dtype = next(iter(importances.values())).dtype
+        return top_p_mask(importances, p, method.scope, method.max_prune_fraction, dtype)
+
+    def replace(self, layer: BeamLoRALinear, slots: list[int], sources: list[int]) -> None:
+        """What takes the place of the pruned ranks of one layer."""
+        method = self.method
         preserving = self._preserving_scores(layer, sources) if method.share == "preserve" else None
         expand_ranks_(layer, self.optimizer, slots, sources, self.snapshot, method.copy_moments)
         if preserving is not None:
             layer.scores[slots] = preserving
             layer.scores[sources] = preserving
-        after = layer.scores.tolist()
-        return [
-            RankEvent(n, "expand", name, slot, source, p, before[slot], after[slot])
-            for slot, source in zip(slots, sources)
-        ]
 
     def _preserving_scores(self, layer: BeamLoRALinear, sources: list[int]) -> Tensor:
         """Scores at which slot and source share a weight c, chosen so that c (S + H) is nearest to
