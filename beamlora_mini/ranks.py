@@ -341,8 +341,8 @@ def expand_ranks_(
         if copy_moments:
             targets |= {f"{part}.{key}": state for key, state in states[part].items()}
         for key, target in targets.items():
-            if key in old:
-                _ranks(target, dim)[slots] = _ranks(old[key], dim)[sources].to(target)
+            then = old.get(key, torch.zeros_like(target))  # before step 1 Adam knew nothing
+            _ranks(target, dim)[slots] = _ranks(then, dim)[sources].to(target)
     if hasattr(layer, "scores"):
         mean = (layer.scores[slots] + layer.scores[sources]) / 2
         layer.scores[slots] = mean
@@ -354,13 +354,24 @@ def split_ranks_(
     layer: AdapterLayer, optimizer: optim.Optimizer, slots: list[int], sources: list[int]
 ) -> None:
     """Put an exact copy of each source, as it is now, in its slot, and halve the B of both: the
-    two together add what the source did. The slot gets the source's optimizer states."""
+    two together add what the source did. The slot gets the source's optimizer states. If the layer
+    has `scores`, they stay, and the slot's B makes up for the two weights.
+
+    Raises ValueError also for a source that is named twice or is a slot; then nothing has changed.
+    """
     _check_indices(layer, slots, sources)
+    if len({*slots, *sources}) != 2 * len(slots):
+        raise ValueError(
+            f"slots={slots!r}, sources={sources!r}: allowed are different ranks in all places"
+        )
     for part, dim in _RANK_DIM.items():
         parameter = getattr(layer, part)
         for tensor in (parameter, *entrywise_states(optimizer, parameter).values()):
             _ranks(tensor, dim)[slots] = _ranks(tensor, dim)[sources]
     layer.lora_B[:, slots + sources] *= 0.5
+    if hasattr(layer, "scores"):
+        weights = layer.rank_weights()
+        layer.lora_B[:, slots] *= weights[sources] / weights[slots]
 
 
 @torch.no_grad()

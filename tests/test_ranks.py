@@ -233,6 +233,39 @@ def test_a_split_keeps_the_function(trained):
     assert torch.equal(layer.lora_A[1], layer.lora_A[2])
 
 
+def test_a_split_keeps_the_function_whatever_the_scores():
+    torch.manual_seed(0)
+    layer = bl.attach(nn.Sequential(nn.Linear(7, 5)), bl.BeamLoRA(r=4))["0"]
+    nn.init.normal_(layer.lora_B)
+    nn.init.normal_(layer.scores, std=0.05)
+    optimizer = torch.optim.AdamW([layer.lora_A, layer.lora_B])
+    without = layer.delta_weight() - layer.scaling * layer.rank_weights()[1] * torch.outer(
+        layer.lora_B[:, 1], layer.lora_A[1]
+    )
+    ranks.split_ranks_(layer, optimizer, [1], [2])
+    torch.testing.assert_close(layer.delta_weight(), without)
+
+
+@pytest.mark.parametrize("slots, sources", [([0, 1], [2, 2]), ([0], [0]), ([0, 1], [1, 2])])
+def test_a_split_needs_different_ranks(trained, slots, sources):
+    _, layer, optimizer = trained
+    before = parts(layer, optimizer)
+    with pytest.raises(ValueError, match=r"slots=.*different ranks"):
+        ranks.split_ranks_(layer, optimizer, slots, sources)
+    assert all(torch.equal(t, before[key]) for key, t in parts(layer, optimizer).items())
+
+
+def test_a_snapshot_of_the_start_copies_moments_of_zero(adapted):
+    model, layer, *_ = adapted
+    optimizer = torch.optim.AdamW([layer.lora_A, layer.lora_B])
+    snapshot = ranks.take_snapshot(model, optimizer)
+    optimizer.step()
+    ranks.expand_ranks_(layer, optimizer, [1], [2], snapshot)
+    moments = [optimizer.state[layer.lora_A][key] for key in ("exp_avg", "exp_avg_sq")]
+    assert not any(moment[1].any() for moment in moments)
+    assert all(moment[[0, 2, 3]].any() for moment in moments)
+
+
 def test_a_reset_rank_adds_nothing_and_can_learn_again_unless_it_is_zeroed(trained):
     _, layer, optimizer = trained
     for init, learns in (("kaiming", True), ("zero", False)):
