@@ -1,7 +1,7 @@
 # Everything here shares one environment, made on first use.
 #   VENV=folder       where it lives (default .venv)
 #   PYTHON=python3    which Python makes it
-#   LAB_ARGS, TEST_ARGS, BENCH_ARGS    passed on
+#   LAB_ARGS, TEST_ARGS, BENCH_ARGS, REAL_ARGS    passed on
 
 VENV ?= .venv
 PY = "$(VENV)/bin/python"
@@ -11,13 +11,14 @@ PY = "$(VENV)/bin/python"
 FIXED = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TQDM_DISABLE=1
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
-.PHONY: help lab test notebooks bench env clean
+.PHONY: help lab test notebooks bench real env clean
 
 help:
 	@echo "make lab         open the series in JupyterLab (LAB_ARGS=\"--no-browser --port 8899\")"
 	@echo "make test        every test, every notebook included (TEST_ARGS=\"-k lora\")"
 	@echo "make notebooks   execute the series in place"
 	@echo "make bench       step time and memory beside peft"
+	@echo "make real        SmolLM2 with BeamLoRA outside a notebook, every rank recorded"
 	@echo "make env         only the environment, in $(VENV)"
 	@echo "make clean       remove the environment and the caches"
 
@@ -39,6 +40,9 @@ notebooks: env
 
 bench: env
 	@$(PY) -m beamlora_mini.bench $(BENCH_ARGS)
+
+real: env
+	@$(PY) data/record_run.py $(REAL_ARGS)
 
 clean:
 	@test ! -f "$(VENV)/setup.log" || rm -rf "$(VENV)"

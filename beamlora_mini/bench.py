@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from .adapters import attach
+from .history import RankHistory
 from .methods import METHODS
 from .models import load_model
 
@@ -122,6 +123,32 @@ def measure_peak(name: str) -> float | None:
     return peak
 
 
+def measure_event(repeats: int = 5) -> str:
+    """What BeamLoRA does between steps, as a sentence: medians of a snapshot, of an event and of
+    recording every rank once, on the model of the table."""
+    torch.manual_seed(0)
+    model, _ = load_model("smollm2")
+    method = METHODS["beamlora"](r=RANK, lora_alpha=ALPHA, period=2, p_start=0.9)
+    attach(model, method)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+    schedule = method.schedule(model, optimizer, 100)
+    history, ids = RankHistory(every=1), random_ids(model.device)
+    seconds: dict[str, list[float]] = {"a snapshot": [], "an event": [], "a recording": []}
+    replaced = 0
+    for n in range(1, 2 * repeats + 1):
+        training_step(model, ids)
+        optimizer.step()
+        started = time.perf_counter()
+        replaced = len(schedule.step(n)) or replaced
+        stepped = time.perf_counter()
+        history.record(model, n)
+        seconds["an event" if n % 2 == 0 else "a snapshot"].append(stepped - started)
+        seconds["a recording"].append(time.perf_counter() - stepped)
+    parts = [f"{name} {statistics.median(values):.3f} s" for name, values in seconds.items()]
+    return f"BeamLoRA between steps: {', '.join(parts)}; {replaced} ranks replaced in an event"
+
+
 def table(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> str:
     """The measurements as a Markdown table: medians and spread of the step and of its overhead,
     (quartiles), which is taken within each round, so that a machine that slows down counts less."""
@@ -166,7 +193,7 @@ def main() -> None:
     seconds = measure_seconds(names, options.rounds)
     peaks = {} if options.no_memory else {name: measure_peak(name) for name in names}
     print(table(seconds, peaks))
-    print(f"\n{machine()}; {options.rounds} interleaved rounds")
+    print(f"\n{measure_event()}\n\n{machine()}; {options.rounds} interleaved rounds")
 
 
 if __name__ == "__main__":

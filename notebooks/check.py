@@ -163,3 +163,43 @@ def with_examples(answer):
     _expect(places == sorted(places), "each answer follows its question, the new question is last")
     _expect(got.rstrip().endswith("Three?"), "the prompt should end with the new question")
     _expect("One?#" not in got and "1Two" not in got, "leave white space between the parts")
+
+
+@_checker
+def threshold(answer):
+    """09.1: the share of all weight that survives at a step."""
+    for step, end_step, p_start in ((1, 10, 0.9), (6, 10, 0.9), (11, 10, 0.9), (40, 10, 0.8)):
+        got = answer(step, end_step, p_start)
+        wanted = bl.ranks.top_p_threshold(step, end_step, p_start)
+        _expect(got is not None, "threshold returned None; return a number")
+        _expect(
+            abs(got - wanted) < 1e-9,
+            f"step {step}, end_step {end_step}, p_start {p_start}: {wanted:.4f}, you said {got:.4f}",
+        )
+
+
+@_checker
+def ancestors(answer):
+    """09.2: the first rank from which each rank descends."""
+    cases = {
+        (): [0, 1, 2, 3],
+        (((1, 0),),): [0, 0, 2, 3],
+        (((1, 0),), ((3, 1),)): [0, 0, 2, 0],
+        (((0, 1), (1, 2)),): [1, 2, 2, 3],  # at once: rank 0 gets the old rank 1
+    }
+    for events, wanted in cases.items():
+        got = answer(4, [list(pairs) for pairs in events])
+        _expect(got is not None, "ancestors returned None; return a list")
+        _expect(list(got) == wanted, f"four ranks, events {events}: {wanted}, you said {got}")
+
+
+@_checker
+def pair_weight(answer):
+    """09.3: what slot and source weigh together after their scores are averaged."""
+    for w_slot, w_source in ((1.0, 1.0), (0.25, 4.0), (0.5, 2.0)):
+        temperature = 0.05
+        mean = temperature * (torch.tensor(w_slot).log() + torch.tensor(w_source).log()) / 2
+        wanted = 2 * (mean / temperature).exp().item()
+        got = answer(w_slot, w_source)
+        _expect(got is not None, "pair_weight returned None; return a number")
+        _expect(abs(got - wanted) < 1e-4, f"weights {w_slot} and {w_source}: you said {got:.3f}")

@@ -17,7 +17,7 @@ NOTEBOOKS = sorted(
     for path in (ROOT / "notebooks").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in path.parts and "-Copy" not in path.name
 )
-REQUIRED = ["00_tour", "01_lora_from_scratch", "10_real_model"]
+REQUIRED = ["00_tour", "01_lora_from_scratch", "09_beamlora", "10_real_model"]
 
 # Cells that nbval may skip, ignore or let fail: {(notebook, marker): reason}.
 ALLOWED = {}
@@ -88,6 +88,40 @@ def merge_two(weight, first, second):  # one scaling for both
     scaling = first.scaling
     return weight + scaling * (first.lora_B @ first.lora_A + second.lora_B @ second.lora_A)
 """,
+    ],
+    "09.1": [
+        """
+def threshold(step, end_step, p_start):  # counts the steps from 0
+    done = min(step, end_step)
+    return 1 - (1 - p_start) * (1 + math.cos(math.pi * done / end_step)) / 2
+""",
+        """
+def threshold(step, end_step, p_start):  # swings back after the end
+    return 1 - (1 - p_start) * (1 + math.cos(math.pi * (step - 1) / end_step)) / 2
+""",
+    ],
+    "09.2": [
+        """
+def ancestors(r, events):  # one copy after the other
+    now = list(range(r))
+    for pairs in events:
+        for slot, source in pairs:
+            now[slot] = now[source]
+    return now
+""",
+        """
+def ancestors(r, events):  # the parent, not the ancestor
+    now = list(range(r))
+    for pairs in events:
+        for slot, source in pairs:
+            now[slot] = source
+    return now
+""",
+    ],
+    "09.3": [
+        "def pair_weight(w_slot, w_source):\n    return w_slot + w_source",
+        "def pair_weight(w_slot, w_source):\n    return (w_slot * w_source) ** 0.5",
+        "def pair_weight(w_slot, w_source):\n    return w_source",
     ],
     "10.1": [
         "def result(answer):\n    return answer.split('####')[-1].strip()",
