@@ -109,7 +109,7 @@ class Setting:
 SETTINGS = {
     "subtraction": Setting("subtraction", 8, 500, with_ablations=True),
     "ciphers": Setting("ciphers", 8, 500),
-    "more ranks, more steps": Setting("subtraction", 24, 1000),
+    "more ranks": Setting("subtraction", 24, 500),
 }
 
 

@@ -370,6 +370,19 @@ def test_an_optimizer_that_can_t_be_split_is_refused_after_the_first_step(tiny, 
         run_steps(tiny[0], beam, 12, optimizer=lambda p, lr: torch.optim.Adafactor(p, lr=lr))
 
 
+def test_eight_bit_states_are_refused(tiny, beam):
+    """As bitsandbytes keeps them: blocks of bytes, without the parameter's shape."""
+
+    class EightBit(torch.optim.SGD):
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    self.state[p]["state1"] = torch.zeros(p.numel(), dtype=torch.uint8)
+
+    with pytest.raises(TypeError, match="EightBit.*'state1'.*uint8"):
+        run_steps(tiny[0], beam, 12, optimizer=lambda p, lr: EightBit(p, lr=lr))
+
+
 def test_frozen_parameters_and_missing_gradients(tiny, beam):
     model, _ = tiny
     layers = bl.attach(model, beam)
