@@ -14,7 +14,7 @@ from .adapters import (
     unmerge,
 )
 from .history import RankHistory
-from .methods import METHODS, BeamLoRA, LoRA
+from .methods import METHODS, BeamLoRA, DoRA, LoRA, MiLoRA, PiSSA, ReLoRA
 from .models import load_model
 from .ranks import RankEvent
 from .tasks import TASKS, load_task
@@ -27,10 +27,14 @@ __all__ = [
     "TASKS",
     "AdapterLayer",
     "BeamLoRA",
+    "DoRA",
     "History",
     "LoRA",
+    "MiLoRA",
+    "PiSSA",
     "RankEvent",
     "RankHistory",
+    "ReLoRA",
     "adapter_layers",
     "attach",
     "count_parameters",

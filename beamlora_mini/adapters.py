@@ -38,7 +38,8 @@ class _LowRankLinear(torch.autograd.Function):
             y += bias
         ctx.scale, ctx.x_shape, ctx.own_input = scale, x.shape, x_adapter is not None
         ctx.save_for_backward(rows_adapter, z, weight, A, B, rank_weights)
-        return y.view(*x.shape[:-1], -1)
+        # Not a view, as torch sees it: an in-place ReLU may follow, as after nn.Linear.
+        return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
 
     @staticmethod
     @once_differentiable  # z is saved, not recomputed: a second derivative would miss its share
@@ -144,11 +145,14 @@ class AdapterLayer(nn.Module):
         """W x + b + scaling * B (rank_weights * (A dropout(x))); merged: W' x + b."""
         if self.merged_weight is not None:
             return self.merged_forward(x)
-        dropped = self.dropout(x) if self.training and self.dropout.p > 0 else None
         return low_rank_linear(
             x, self.weight, self.bias, self.lora_A, self.lora_B, self.scaling,
-            rank_weights, x_adapter=dropped,
+            rank_weights, x_adapter=self.adapter_input(x),
         )  # fmt: skip
+
+    def adapter_input(self, x: Tensor) -> Tensor | None:
+        """dropout(x), for `low_rank_linear`'s x_adapter; None where that is x itself."""
+        return self.dropout(x) if self.training and self.dropout.p > 0 else None
 
     def merged_forward(self, x: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled():

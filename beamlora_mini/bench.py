@@ -40,19 +40,26 @@ def _ours(name: str) -> Callable[[nn.Module], nn.Module]:
     return build
 
 
-def _peft_lora(model: nn.Module) -> nn.Module:
-    import peft
+def _peft(config: str, **settings) -> Callable[[nn.Module], nn.Module]:
+    def build(model: nn.Module) -> nn.Module:
+        import peft
 
-    config = peft.LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return peft.get_peft_model(model, config)
+        common = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        make = getattr(peft, config)
+        return peft.get_peft_model(model, make(r=RANK, lora_alpha=ALPHA, **common, **settings))
+
+    return build
 
 
+PEFT = {
+    "lora": _peft("LoraConfig"),
+    "pissa": _peft("LoraConfig", init_lora_weights="pissa"),
+    "dora": _peft("LoraConfig", use_dora=True),
+}
 VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     FLOOR: lambda model: model.requires_grad_(False),
     **{f"beamlora_mini {name}": _ours(name) for name in METHODS},
-    "peft lora": _peft_lora,
+    **{f"peft {name}": build for name, build in PEFT.items()},
 }
 
 
@@ -188,8 +195,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="timed steps of each variant")
     parser.add_argument("--no-memory", action="store_true", help="measure time only")
+    parser.add_argument("--only", nargs="+", choices=sorted({*METHODS, *PEFT}), help="methods")
     options = parser.parse_args()
-    names = list(VARIANTS)
+    chosen = options.only or [*METHODS, *PEFT]
+    names = [name for name in VARIANTS if name == FLOOR or name.split()[-1] in chosen]
     seconds = measure_seconds(names, options.rounds)
     peaks = {} if options.no_memory else {name: measure_peak(name) for name in names}
     print(table(seconds, peaks))

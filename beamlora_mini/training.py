@@ -111,6 +111,7 @@ def fit(
     record = History()
     run = checkpoints.Run(parameters, optimizer, rate, schedule, record, history)
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "rows": len(rows)}
+    settings["method"] = repr(method)
     try:
         done = checkpoints.load(checkpoint_dir, run, settings) if resume else 0
     except ValueError:

@@ -260,6 +260,13 @@ def test_the_fused_step_equals_plain_autograd(dropout, weighted, biased):
         same(got, wanted, 1e-12)
 
 
+def test_an_in_place_activation_may_follow():
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True))
+    bl.attach(model, bl.LoRA(r=2))
+    model(torch.randn(3, 6)).sum().backward()
+    model(torch.randn(2, 3, 6)).sum().backward()
+
+
 def test_a_second_derivative_is_refused_rather_than_wrong():
     x, A, B, W = (torch.randn(*s) for s in [(4, 6), (3, 6), (5, 3), (5, 6)])
     y = low_rank_linear(x, W, None, A.requires_grad_(), B, 1.5)

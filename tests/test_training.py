@@ -245,8 +245,17 @@ def test_foreign_and_damaged_checkpoints_change_nothing(tiny, task, tmp_path):
     bl.attach(other, bl.LoRA(r=3))
     before = adapter_state(other)
     resume = {"checkpoint_dir": tmp_path, "resume": True}
-    with pytest.raises(ValueError, match="another model"):
+    with pytest.raises(ValueError, match=r"method=.LoRA\(r=3"):
         bl.fit(other, task, **RUN, **resume)
+    shorter = copy.deepcopy(tiny[0])
+    bl.detach(shorter)
+    shorter.model.layers = shorter.model.layers[:3]
+    with pytest.raises(ValueError, match="another model"):
+        bl.fit(shorter, task, method=bl.LoRA(r=2), **RUN, **resume)
+    assert not bl.adapter_layers(shorter)
+    bl.detach(other)
+    bl.attach(other, bl.LoRA(r=2))
+    before = adapter_state(other)
     with pytest.raises(ValueError, match=r"seed=1: .* seed=0"):
         bl.fit(other, task, seed=1, **RUN, **resume)
     file = tmp_path / "checkpoint.pt"

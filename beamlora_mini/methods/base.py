@@ -11,7 +11,7 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_cosine_schedule_with_warmup
 
-from ..adapters import AdapterLayer
+from ..adapters import AdapterLayer, require_adapters
 from ..ranks import RankEvent
 
 
@@ -48,6 +48,18 @@ def require(condition: bool, argument: str, value: object, allowed: str) -> None
     """ValueError that names the argument, its value and what is allowed."""
     if not condition:
         raise ValueError(f"{argument}={value!r}: allowed is {allowed}")
+
+
+def require_layers(model: nn.Module, kind: type[AdapterLayer]) -> dict[str, AdapterLayer]:
+    """The model's {name: adapter}; one that is not of this kind is a TypeError."""
+    layers = require_adapters(model)
+    for name, layer in layers.items():
+        if not isinstance(layer, kind):
+            raise TypeError(
+                f"model: {name!r} carries a {type(layer).__name__}: allowed is a model whose "
+                f"adapters are all {kind.__name__}"
+            )
+    return layers
 
 
 @dataclass(frozen=True)
