@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn, optim
 
-from ..adapters import adapter_layers, require_adapters
+from ..adapters import adapter_layers
 from ..ranks import (
     RankEvent,
     Snapshot,
@@ -28,7 +28,7 @@ from ..ranks import (
     top_p_mask,
     top_p_threshold,
 )
-from .base import Method, Schedule, require
+from .base import Method, Schedule, require, require_layers
 from .lora import LoRALinear
 
 
@@ -175,13 +175,7 @@ class BeamSchedule(Schedule):
     ):
         super().__init__(model, optimizer, total_steps)
         self.method = method
-        self.layers = require_adapters(model)
-        for name, layer in self.layers.items():
-            if not isinstance(layer, BeamLoRALinear):
-                raise TypeError(
-                    f"model: {name!r} carries a {type(layer).__name__}: allowed is a model with "
-                    "attach(model, BeamLoRA(...))"
-                )
+        self.layers = require_layers(model, BeamLoRALinear)
         self.lag = method.period // 2 if method.snapshot_lag is None else method.snapshot_lag
         self.end_step = method.end_step or max(1, 2 * total_steps // 3)
         self.snapshot: Snapshot | None = None
