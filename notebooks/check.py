@@ -14,6 +14,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import beamlora_mini as bl
+from beamlora_mini import ranks
 
 
 class _Wrong(Exception):
@@ -163,6 +164,97 @@ def with_examples(answer):
     _expect(places == sorted(places), "each answer follows its question, the new question is last")
     _expect(got.rstrip().endswith("Three?"), "the prompt should end with the new question")
     _expect("One?#" not in got and "1Two" not in got, "leave white space between the parts")
+
+
+@_checker
+def twins_part(answer):
+    """08.1: which exact copies of a rank training pulls apart."""
+    _expect(isinstance(answer, dict) and None not in answer.values(), "fill in all six lines")
+    for line, parts in {line: _copies_part(line) for line in _TWINS}.items():
+        _expect(line in answer, f"the line {line!r} is missing")
+        _expect(answer[line] is parts, f"{line!r}: follow both ranks through one step again")
+
+
+_TWINS = (
+    "AdamW, moments copied from the source",
+    "AdamW, moments kept",
+    "plain SGD, no moments",
+    "AdamW with decay, moments copied from the source",
+    "AdamW, moments copied, b of both halved",
+    "AdamW, moments copied, b of the slot negated",
+)
+
+
+def _copies_part(line: str) -> bool:
+    """Train a small adapter, copy rank 0 into rank 1, train on: have |a| and |b| parted?"""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5)).double()
+    layer = bl.attach(model, bl.LoRA(r=3))["0"]
+    parameters = [layer.lora_A, layer.lora_B]
+    nn.init.normal_(layer.lora_B)
+    x, y = torch.randn(40, 6).double(), torch.randn(40, 5).double()
+    if "SGD" in line:
+        optimizer = torch.optim.SGD(parameters, lr=0.01)
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1 * ("decay" in line))
+    for step in range(10):
+        if step == 5:
+            snapshot = ranks.take_snapshot(model, optimizer)
+            ranks.expand_ranks_(layer, optimizer, [1], [0], snapshot, "copied" in line)
+            with torch.no_grad():
+                layer.lora_B[:, :2] *= 0.5 if "halved" in line else 1
+                layer.lora_B[:, 1] *= -1 if "negated" in line else 1
+        optimizer.zero_grad()
+        (layer(x) - y).square().mean().backward()
+        optimizer.step()
+    return not torch.allclose(layer.lora_A[0], layer.lora_A[1], atol=1e-9)
+
+
+@_checker
+def split_apart(answer):
+    """08.2: split a rank such that the twins differ and the function does not."""
+    torch.manual_seed(0)
+    A, B, noise = torch.randn(4, 6), torch.randn(5, 4), torch.randn(6)
+    kept = A.clone(), B.clone()
+    wanted = B @ A - torch.outer(B[:, 1], A[1])
+    got = answer(A, B, 1, 3, noise)
+    _expect(got is not None, "split_apart returned None; return A and B")
+    new_A, new_B = got
+    _expect(torch.equal(A, kept[0]) and torch.equal(B, kept[1]), "change copies of A and B")
+    _expect(_is_close(new_B @ new_A, wanted), "slot and source do not add what the source added")
+    _expect(new_B[:, [1, 3]].norm(dim=0).min() > 0, "one of the two has no b left: it is no twin")
+    apart = new_A[1] - new_A[3]
+    along = (apart @ noise) / (noise @ noise)
+    _expect(apart.norm() > 1e-3, "the twins' rows of A are the same: they will never part")
+    _expect(_is_close(apart, along * noise), "the rows of A should differ by a multiple of noise")
+    others = [0, 2]
+    _expect(
+        torch.equal(new_A[others], A[others]) and torch.equal(new_B[:, others], B[:, others]),
+        "the other ranks have changed",
+    )
+
+
+@_checker
+def surge(answer):
+    """08.3: the k-th Adam update of a rank whose moments were zeroed after step n."""
+    for n, k, betas in ((0, 3, (0.9, 0.999)), (100, 1, (0.9, 0.999)), (5000, 12, (0.8, 0.99))):
+        p = torch.zeros(1, dtype=torch.double, requires_grad=True)
+        optimizer = torch.optim.Adam([p], lr=1.0, betas=betas, eps=0.0)
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        state = optimizer.state[p]
+        state["step"].fill_(n)
+        state["exp_avg"].zero_()
+        state["exp_avg_sq"].zero_()
+        for _ in range(k):
+            before = p.item()
+            optimizer.step()
+        wanted, got = before - p.item(), answer(n, k, *betas)
+        _expect(got is not None, "surge returned None; return a number")
+        _expect(
+            abs(got - wanted) < 1e-6,
+            f"update {k} after step {n} with betas {betas}: {wanted:.4f}, you said {got:.4f}",
+        )
 
 
 @_checker

@@ -17,7 +17,13 @@ NOTEBOOKS = sorted(
     for path in (ROOT / "notebooks").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in path.parts and "-Copy" not in path.name
 )
-REQUIRED = ["00_tour", "01_lora_from_scratch", "09_beamlora", "10_real_model"]
+REQUIRED = [
+    "00_tour",
+    "01_lora_from_scratch",
+    "08_expansion_from_history",
+    "09_beamlora",
+    "10_real_model",
+]
 
 # Cells that nbval may skip, ignore or let fail: {(notebook, marker): reason}.
 ALLOWED = {}
@@ -87,6 +93,90 @@ def merge_two(weight, first, second):  # forgets the scaling
 def merge_two(weight, first, second):  # one scaling for both
     scaling = first.scaling
     return weight + scaling * (first.lora_B @ first.lora_A + second.lora_B @ second.lora_A)
+""",
+    ],
+    "08.1": [
+        """
+twins_part = {  # another memory would not matter
+    "AdamW, moments copied from the source": False,
+    "AdamW, moments kept": False,
+    "plain SGD, no moments": False,
+    "AdamW with decay, moments copied from the source": False,
+    "AdamW, moments copied, b of both halved": False,
+    "AdamW, moments copied, b of the slot negated": True,
+}
+""",
+        """
+twins_part = {  # a negated twin would follow its source
+    "AdamW, moments copied from the source": False,
+    "AdamW, moments kept": True,
+    "plain SGD, no moments": False,
+    "AdamW with decay, moments copied from the source": False,
+    "AdamW, moments copied, b of both halved": False,
+    "AdamW, moments copied, b of the slot negated": False,
+}
+""",
+        """
+twins_part = {  # decay would part them
+    "AdamW, moments copied from the source": False,
+    "AdamW, moments kept": True,
+    "plain SGD, no moments": False,
+    "AdamW with decay, moments copied from the source": True,
+    "AdamW, moments copied, b of both halved": False,
+    "AdamW, moments copied, b of the slot negated": True,
+}
+""",
+    ],
+    "08.2": [
+        """
+def split_apart(A, B, slot, source, noise):  # only one gets noise: the function changes
+    A, B = A.clone(), B.clone()
+    A[slot] = A[source] + noise
+    B[:, source] = B[:, source] / 2
+    B[:, slot] = B[:, source]
+    return A, B
+""",
+        """
+def split_apart(A, B, slot, source, noise):  # a plain split
+    A, B = A.clone(), B.clone()
+    A[slot] = A[source]
+    B[:, source] = B[:, source] / 2
+    B[:, slot] = B[:, source]
+    return A, B
+""",
+        """
+def split_apart(A, B, slot, source, noise):  # the noise is silent: b = 0
+    A, B = A.clone(), B.clone()
+    A[slot] = A[source] + noise
+    B[:, slot] = 0
+    return A, B
+""",
+        """
+def split_apart(A, B, slot, source, noise):  # counts the source twice
+    A, B = A.clone(), B.clone()
+    A[slot], A[source] = A[source] + noise, A[source] - noise
+    B[:, slot] = B[:, source]
+    return A, B
+""",
+        """
+def split_apart(A, B, slot, source, noise):  # changes what it was given
+    A[slot] = A[source] + noise
+    A[source] = A[source] - noise
+    B[:, source] = B[:, source] / 2
+    B[:, slot] = B[:, source]
+    return A, B
+""",
+    ],
+    "08.3": [
+        "def surge(n, k, beta1=0.9, beta2=0.999):\n    return 1.0",
+        """
+def surge(n, k, beta1=0.9, beta2=0.999):  # no correction
+    return (1 - beta1**k) / (1 - beta2**k) ** 0.5
+""",
+        """
+def surge(n, k, beta1=0.9, beta2=0.999):  # the counter stands still
+    m_hat = (1 - beta1**k) / (1 - beta1 ** (n + 1))
+    return m_hat / ((1 - beta2**k) / (1 - beta2 ** (n + 1))) ** 0.5
 """,
     ],
     "09.1": [
