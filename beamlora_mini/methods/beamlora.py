@@ -83,7 +83,7 @@ class BeamLoRA(Method):
     Beyond the paper, off by default: score_lr_ratio: learning rate of the scores, as a multiple of
     the others'. first_event: no event before this step. share: what a pair's scores become, "mean"
     of the two, or "preserve": equal weights with which the pair adds, as nearly as it can, what the
-    source added alone. snapshot_device: where snapshots are kept, None for the model's device.
+    source added alone (the slot's former weight then goes to all ranks alike). snapshot_device: where snapshots are kept, None for the model's device.
     selection_dtype: "float64", or "adapter" to choose in the adapter's own dtype.
     """
 
