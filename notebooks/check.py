@@ -6,6 +6,7 @@ answer that is still a stub, or that raises, is wrong like any other: the notebo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 
@@ -115,6 +116,58 @@ def merge_two(answer):
         _is_close(got, weight + first.delta_weight() + second.delta_weight()),
         "the weight does not do what both adapters do; does each keep its own scaling?",
     )
+
+
+@_checker
+def same_path(answer):
+    """05.1: the learning rate of the scores that keeps the path of the weights."""
+    for optimizer, power in (("adam", 1), ("sgd", 2)):
+        for old, new in ((0.05, 0.1), (0.5, 0.1)):
+            got = answer(4e-3, old, new, optimizer)
+            _expect(got is not None, "same_path returned None; return a learning rate")
+            wanted = 4e-3 * (new / old) ** power
+            _expect(
+                math.isclose(got, wanted, rel_tol=1e-6),
+                f"{optimizer}, from temperature {old} to {new}: with lr={got:.4g} in place of 0.004 "
+                "the weights take another path",
+            )
+
+
+@_checker
+def zero_for_an_idle_rank(answer):
+    """05.2: the measures that are zero for a rank that no input excites."""
+    _expect(isinstance(answer, set), "answer with a set of names, such as {'Frobenius'}")
+    torch.manual_seed(0)
+    layer = bl.attach(nn.Sequential(nn.Linear(6, 5)), bl.LoRA(r=2))["0"]
+    nn.init.normal_(layer.lora_B)
+    x = torch.randint(-3, 4, (20, 3)).float().repeat(1, 2)  # whole numbers: no rounding
+    layer.lora_A.data[0] = torch.tensor([1.0, 2.0, 3.0, -1.0, -2.0, -3.0])
+    layer(x).square().sum().backward()
+    A, B = layer.lora_A, layer.lora_B
+    measures = {
+        "Frobenius": ranks.frobenius_importance(A, B),
+        "activation": ranks.activation_importance(A, B, x),
+        "gradient": ranks.gradient_importance(B, B.grad),
+        "sensitivity": ranks.sensitivity_importance(A, B, (A * A.grad).abs(), (B * B.grad).abs()),
+    }
+    zero = {name for name, importance in measures.items() if importance[0] == 0}
+    _expect(answer <= measures.keys(), f"the names are {', '.join(measures)}")
+    for name in measures:
+        _expect((name in answer) == (name in zero), f"look at {name} again")
+
+
+@_checker
+def norm_of_two(answer):
+    """05.3: the size of what two ranks add together."""
+    torch.manual_seed(0)
+    A, B = torch.randn(4, 7), torch.randn(5, 4)
+    got = answer(A, B, 1, 3)
+    _expect(got is not None, "norm_of_two returned None; return a number")
+    both = (B[:, [1, 3]] @ A[[1, 3]]).norm()
+    _expect(_is_close(torch.as_tensor(got), both), f"it is {both:.3f}, you said {float(got):.3f}")
+    A[3], B[:, 3] = A[1], -B[:, 1]
+    got = torch.as_tensor(answer(A, B, 1, 3))
+    _expect(bool(got.abs() < 1e-2), "a rank and its mirror image together add nothing")
 
 
 @_checker

@@ -20,6 +20,7 @@ NOTEBOOKS = sorted(
 REQUIRED = [
     "00_tour",
     "01_lora_from_scratch",
+    "05_not_all_ranks_are_equal",
     "08_expansion_from_history",
     "09_beamlora",
     "10_real_model",
@@ -93,6 +94,34 @@ def merge_two(weight, first, second):  # forgets the scaling
 def merge_two(weight, first, second):  # one scaling for both
     scaling = first.scaling
     return weight + scaling * (first.lora_B @ first.lora_A + second.lora_B @ second.lora_A)
+""",
+    ],
+    "05.1": [
+        "def same_path(lr, old, new, optimizer):\n    return lr * new / old",
+        "def same_path(lr, old, new, optimizer):\n    return lr * old / new",
+        """
+def same_path(lr, old, new, optimizer):  # SGD: forgets that the gradient changes as well
+    return lr if optimizer == "adam" else lr * new / old
+""",
+    ],
+    "05.2": [
+        "zero_for_an_idle_rank = {'activation'}",
+        "zero_for_an_idle_rank = {'activation', 'gradient', 'sensitivity'}",
+        "zero_for_an_idle_rank = set()",
+    ],
+    "05.3": [
+        """
+def norm_of_two(A, B, i, j):  # the sum of the two norms
+    return B[:, i].norm() * A[i].norm() + B[:, j].norm() * A[j].norm()
+""",
+        """
+def norm_of_two(A, B, i, j):  # as if they were at right angles
+    squared = B.norm(dim=0).square() * A.norm(dim=1).square()
+    return (squared[i] + squared[j]).sqrt()
+""",
+        """
+def norm_of_two(A, B, i, j):  # adds the vectors, not the products
+    return (B[:, i] + B[:, j]).norm() * (A[i] + A[j]).norm()
 """,
     ],
     "08.1": [
