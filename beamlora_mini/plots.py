@@ -52,7 +52,7 @@ def measured_table(rows: Sequence[Mapping[str, object]], caption: str = "") -> N
     """Display measurements as a table. Its cells may differ from machine to machine: the class
     `measured`, like the word `measured:` before a printed line, says that to the notebook tests."""
     frame = pd.DataFrame(list(rows))
-    html = frame.to_html(index=False, border=0, classes="measured")
+    html = frame.to_html(index=False, border=0, na_rep="", classes="measured")
     display(HTML(html + (f"<p><em>{caption}</em></p>" if caption else "")))
 
 

@@ -80,11 +80,12 @@ def variants(r: int, steps: int) -> dict[str, bl.LoRA | bl.BeamLoRA]:
     }
 
 
-def ablations(r: int, steps: int) -> dict[str, bl.BeamLoRA]:
-    """What is changed about "BeamLoRA, published"."""
-    beam = variants(r, steps)["BeamLoRA, published"]
+def ablations(r: int, steps: int) -> dict[str, bl.LoRA | bl.BeamLoRA]:
+    """What is changed about "BeamLoRA, published"; the others of `variants` at its learning rate."""
+    others = variants(r, steps)
+    beam = others.pop("BeamLoRA, published")
     settings = {"r": r, "lora_alpha": 2 * r, "period": steps // 10}
-    return {
+    return others | {
         "scores only": replace(beam, period=steps),
         "prune only": Variant(**settings, schedule_class=PruneOnly),
         "fresh start": Variant(**settings, schedule_class=FreshStart),
