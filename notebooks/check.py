@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import beamlora_mini as bl
 from beamlora_mini import ranks
+from beamlora_mini.growth import hyperclone
 
 
 class _Wrong(Exception):
@@ -168,6 +169,74 @@ def norm_of_two(answer):
     A[3], B[:, 3] = A[1], -B[:, 1]
     got = torch.as_tensor(answer(A, B, 1, 3))
     _expect(bool(got.abs() < 1e-2), "a rank and its mirror image together add nothing")
+
+
+@_checker
+def widen_unevenly(answer):
+    """07.1: one more unit, a copy that takes over a part of what the old one sends."""
+    generator = torch.Generator().manual_seed(0)
+    W_in, W_out = (torch.randn(*s, generator=generator) for s in ((4, 3), (2, 4)))
+    x = torch.randn(6, 3, generator=generator)
+    kept = W_in.clone(), W_out.clone()
+    for unit, share in ((1, 0.25), (3, 0.9)):
+        got = answer(W_in, W_out, unit, share)
+        _expect(got is not None, "widen_unevenly returned None; return W_in and W_out")
+        wide_in, wide_out = got
+        unharmed = torch.equal(W_in, kept[0]) and torch.equal(W_out, kept[1])
+        _expect(unharmed, "the weights that were handed in have changed")
+        shapes = tuple(wide_in.shape), tuple(wide_out.shape)
+        _expect(shapes == ((5, 3), (2, 5)), f"for four units the shapes are {shapes}")
+        before, after = (x @ W_in.T).relu() @ W_out.T, (x @ wide_in.T).relu() @ wide_out.T
+        _expect(_is_close(after, before), "the function has changed")
+        _expect(_is_close(wide_in[4], W_in[unit]), f"the last unit is no copy of unit {unit}")
+        old_sends = _is_close(wide_out[:, unit], share * W_out[:, unit])
+        _expect(old_sends, f"with share={share}, the old unit does not send that part")
+
+
+@_checker
+def tie_again(answer):
+    """07.2: a cloned Llama whose head is its embedding again, with the same logits."""
+    for times in (2, 3):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=1, vocab_size=10,
+            num_attention_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+            initializer_range=0.5,
+        )  # fmt: skip
+        clone = hyperclone(LlamaForCausalLM(config), times)
+        ids = torch.arange(8)[None]
+        embedding = clone.model.embed_tokens.weight.detach().clone()
+        with torch.no_grad():
+            before = clone(ids).logits
+            answer(clone, times)
+            after = clone(ids).logits
+        tied = clone.lm_head.weight is clone.model.embed_tokens.weight
+        _expect(tied, "head and embedding are still two weights")
+        same = torch.equal(clone.model.embed_tokens.weight, embedding)
+        _expect(same, "the embedding has changed; whoever else reads it hears something new")
+        _expect(_is_close(after, before), f"with times={times}, the logits have changed")
+
+
+@_checker
+def copy_into(answer):
+    """07.3: a rank's place taken by a copy of another, which shares its contribution with it."""
+    generator = torch.Generator().manual_seed(0)
+    A, B = (torch.randn(*s, generator=generator) for s in ((4, 6), (5, 4)))
+    kept = A.clone(), B.clone()
+    for slot, source in ((0, 2), (3, 1)):
+        got = answer(A, B, slot, source)
+        _expect(got is not None, "copy_into returned None; return A and B")
+        new_A, new_B = got
+        unharmed = torch.equal(A, kept[0]) and torch.equal(B, kept[1])
+        _expect(unharmed, "the A and B that were handed in have changed")
+        shapes = new_A.shape == A.shape and new_B.shape == B.shape
+        _expect(shapes, "the adapter should have as many ranks as before")
+        _expect(_is_close(new_A[slot], A[source]), "the slot does not receive what the source does")
+        wanted = B @ A - torch.outer(B[:, slot], A[slot])
+        _expect(
+            _is_close(new_B @ new_A, wanted),
+            "the update should be what it was, without what the pruned rank added",
+        )
 
 
 @_checker

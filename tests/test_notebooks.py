@@ -21,6 +21,7 @@ REQUIRED = [
     "00_tour",
     "01_lora_from_scratch",
     "05_not_all_ranks_are_equal",
+    "07_growing_networks",
     "08_expansion_from_history",
     "09_beamlora",
     "10_real_model",
@@ -122,6 +123,69 @@ def norm_of_two(A, B, i, j):  # as if they were at right angles
         """
 def norm_of_two(A, B, i, j):  # adds the vectors, not the products
     return (B[:, i] + B[:, j]).norm() * (A[i] + A[j]).norm()
+""",
+    ],
+    "07.1": [
+        """
+def widen_unevenly(W_in, W_out, unit, share):  # nobody sends less
+    return torch.cat([W_in, W_in[unit : unit + 1]]), torch.cat([W_out, W_out[:, unit : unit + 1]], 1)
+""",
+        """
+def widen_unevenly(W_in, W_out, unit, share):  # halves, whatever the share
+    wide_in = torch.cat([W_in, W_in[unit : unit + 1]])
+    wide_out = torch.cat([W_out, W_out[:, unit : unit + 1] / 2], 1)
+    wide_out[:, unit] /= 2
+    return wide_in, wide_out
+""",
+        """
+def widen_unevenly(W_in, W_out, unit, share):  # changes what it was given
+    copy = (1 - share) * W_out[:, unit : unit + 1]
+    W_out[:, unit] *= share
+    return torch.cat([W_in, W_in[unit : unit + 1]]), torch.cat([W_out, copy], 1)
+""",
+    ],
+    "07.2": [
+        """
+def tie_again(clone, times):  # the logits are `times` as large
+    clone.lm_head.weight = clone.model.embed_tokens.weight
+""",
+        """
+def tie_again(clone, times):  # the wrong one gives way
+    clone.model.embed_tokens.weight = clone.lm_head.weight
+""",
+        """
+def tie_again(clone, times):  # equal is not the same
+    clone.lm_head.weight.data.copy_(clone.model.embed_tokens.weight)
+    clone.model.norm.weight.data /= times
+""",
+        """
+def tie_again(clone, times):  # always two
+    clone.lm_head.weight = clone.model.embed_tokens.weight
+    clone.model.norm.weight.data /= 2
+""",
+    ],
+    "07.3": [
+        """
+def copy_into(A, B, slot, source):  # the source counts twice
+    A, B = A.clone(), B.clone()
+    A[slot], B[:, slot] = A[source], B[:, source]
+    return A, B
+""",
+        """
+def copy_into(A, B, slot, source):  # halves both sides: a quarter each
+    A, B = A.clone(), B.clone()
+    A[slot], B[:, slot] = A[source], B[:, source]
+    for rank in (slot, source):
+        A[rank] /= 2
+        B[:, rank] /= 2
+    return A, B
+""",
+        """
+def copy_into(A, B, slot, source):  # in place
+    A[slot] = A[source]
+    B[:, source] /= 2
+    B[:, slot] = B[:, source]
+    return A, B
 """,
     ],
     "08.1": [
