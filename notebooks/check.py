@@ -172,6 +172,53 @@ def norm_of_two(answer):
 
 
 @_checker
+def p_for(answer):
+    """06.1: the smallest share with which top-p keeps k ranks."""
+    importance = torch.tensor([1.0, 8.0, 2.0, 4.0, 17.0])  # sums that floats hold exactly
+    for k, wanted in ((1, 17 / 32), (2, 25 / 32), (4, 31 / 32)):
+        got = answer(importance, k)
+        _expect(got is not None, "p_for returned None; return a number")
+        mask = ranks.top_p_mask({"layer": importance}, got)["layer"]
+        kept = int((~mask).sum())
+        _expect(kept == k, f"k={k}: with p={got:.4f}, {kept} ranks are kept")
+        _expect(abs(got - wanted) < 1e-6, f"k={k}: p={got:.4f} will do, but a smaller one as well")
+
+
+@_checker
+def shrink(answer):
+    """06.2: the A, B and lora_alpha of a layer without the pruned ranks."""
+    torch.manual_seed(0)
+    layer = bl.attach(nn.Sequential(nn.Linear(6, 5)), bl.LoRA(r=4, lora_alpha=8))["0"]
+    nn.init.normal_(layer.lora_B)
+    mask = torch.tensor([True, False, False, True])
+    got = answer(layer, mask)
+    _expect(got is not None, "shrink returned None; return A, B and lora_alpha")
+    A, B, lora_alpha = got
+    _expect(A.shape == (2, 6) and B.shape == (5, 2), "A should be (2, 6) and B (5, 2) here")
+    _expect(layer.lora_A.shape == (4, 6), "the layer that was handed in has changed")
+    wanted = layer.scaling * layer.lora_B[:, ~mask] @ layer.lora_A[~mask]
+    _expect(_is_close(lora_alpha / 2 * B @ A, wanted), "the update has another size than before")
+
+
+@_checker
+def top_k_with_a_floor(answer):
+    """06.3: global top-k that leaves each layer its strongest rank."""
+    importances = {
+        "a": torch.tensor([9.0, 3.0, 8.0]),
+        "b": torch.tensor([0.1, 0.2, 0.3]),
+        "c": torch.tensor([5.0, 7.0, 4.0]),
+    }
+    given = {name: values.clone() for name, values in importances.items()}
+    for total, kept in ((3, "a0 b2 c1"), (5, "a0 a2 b2 c0 c1"), (7, "a0 a1 a2 b2 c0 c1 c2")):
+        got = answer(importances, total)
+        _expect(isinstance(got, dict), "return a dict of masks, one for each layer")
+        left = " ".join(f"{n}{i}" for n, m in got.items() for i in range(len(m)) if not m[i])
+        _expect(left == kept, f"total={total}: kept should be {kept}, with you it is {left}")
+    same = all(torch.equal(importances[name], given[name]) for name in given)
+    _expect(same, "the importances that were handed in have changed")
+
+
+@_checker
 def widen_unevenly(answer):
     """07.1: one more unit, a copy that takes over a part of what the old one sends."""
     generator = torch.Generator().manual_seed(0)

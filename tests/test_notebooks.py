@@ -21,6 +21,7 @@ REQUIRED = [
     "00_tour",
     "01_lora_from_scratch",
     "05_not_all_ranks_are_equal",
+    "06_pruning",
     "07_growing_networks",
     "08_expansion_from_history",
     "09_beamlora",
@@ -123,6 +124,60 @@ def norm_of_two(A, B, i, j):  # as if they were at right angles
         """
 def norm_of_two(A, B, i, j):  # adds the vectors, not the products
     return (B[:, i] + B[:, j]).norm() * (A[i] + A[j]).norm()
+""",
+    ],
+    "06.1": [
+        "def p_for(importance, k):\n    return k / len(importance)",
+        """
+def p_for(importance, k):  # forgets to sort
+    return float(importance[:k].sum() / importance.sum())
+""",
+        """
+def p_for(importance, k):  # as if the rank that exceeds p were kept
+    ordered = importance.sort(descending=True).values
+    return float(ordered[: k - 1].sum() / ordered.sum()) + 1e-6
+""",
+        """
+def p_for(importance, k):  # enough, but not the smallest
+    ordered = importance.sort(descending=True).values
+    return float(ordered[:k].sum() / ordered.sum()) + 1e-3
+""",
+    ],
+    "06.2": [
+        """
+def shrink(layer, mask):  # the old lora_alpha over the new r
+    return layer.lora_A[~mask], layer.lora_B[:, ~mask], 8
+""",
+        """
+def shrink(layer, mask):  # keeps the pruned ones
+    A, B = layer.lora_A[mask], layer.lora_B[:, mask]
+    return A, B, layer.scaling * len(A)
+""",
+        """
+def shrink(layer, mask):  # zeros take part as before
+    return layer.lora_A * ~mask[:, None], layer.lora_B * ~mask, 8
+""",
+    ],
+    "06.3": [
+        """
+def top_k_with_a_floor(importances, total):  # no floor
+    pool = torch.cat(list(importances.values())).sort(descending=True).values
+    return {name: values < pool[total - 1] for name, values in importances.items()}
+""",
+        """
+def top_k_with_a_floor(importances, total):  # a floor on top: one too many
+    pool = torch.cat(list(importances.values())).sort(descending=True).values
+    masks = {name: values < pool[total - 1] for name, values in importances.items()}
+    for name, values in importances.items():
+        masks[name][values.argmax()] = False
+    return masks
+""",
+        """
+def top_k_with_a_floor(importances, total):  # overwrites what it was given
+    for values in importances.values():
+        values[values.argmax()] = float("inf")
+    pool = torch.cat(list(importances.values())).sort(descending=True).values
+    return {name: values < pool[total - 1] for name, values in importances.items()}
 """,
     ],
     "07.1": [
