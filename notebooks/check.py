@@ -446,7 +446,7 @@ def ancestors(answer):
         (): [0, 1, 2, 3],
         (((1, 0),),): [0, 0, 2, 3],
         (((1, 0),), ((3, 1),)): [0, 0, 2, 0],
-        (((0, 1), (1, 2)),): [1, 2, 2, 3],  # at once: rank 0 gets the old rank 1
+        (((1, 0), (2, 1)),): [0, 0, 1, 3],  # at once: rank 2 gets the old rank 1
     }
     for events, wanted in cases.items():
         got = answer(4, [list(pairs) for pairs in events])
