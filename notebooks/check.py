@@ -120,6 +120,114 @@ def merge_two(answer):
 
 
 @_checker
+def rank_for_share(answer):
+    """02.1: the least rank whose best approximation keeps a share p of a weight, in squares."""
+    torch.manual_seed(0)
+    U, V = (torch.linalg.qr(torch.randn(n, 4))[0] for n in (9, 6))
+    weight = U @ torch.diag(torch.tensor([3.0, 2.0, 1.5, 0.5])) @ V.T  # squares 9, 4, 2.25, 0.25
+    for p, wanted in ((0.5, 1), (0.62, 2), (0.8, 2), (0.9, 3), (0.995, 4)):
+        got = answer(weight, p)
+        _expect(got is not None, "rank_for_share returned None; return a number")
+        _expect(
+            got == wanted, f"singular values 3, 2, 1.5, 0.5 and p={p}: {wanted}, you said {got}"
+        )
+
+
+@_checker
+def middle_start(answer):
+    """02.2: an adapter for r singular directions in the middle of a weight."""
+    torch.manual_seed(0)
+    weight = torch.randn(9, 6)
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    for first, r, scaling in ((0, 2, 1.0), (1, 3, 2.0), (4, 2, 0.5)):
+        got = answer(weight, first, r, scaling)
+        _expect(got is not None, "middle_start returned None; return (A, B)")
+        A, B = got
+        shapes = (tuple(A.shape), tuple(B.shape))
+        _expect(
+            shapes == ((r, 6), (9, r)), f"A and B should be {(r, 6)} and {(9, r)}, not {shapes}"
+        )
+        part = slice(first, first + r)
+        _expect(
+            _is_close(scaling * B @ A, U[:, part] * S[part] @ Vh[part]),
+            f"first={first}, r={r}, scaling={scaling}: scaling * B @ A is not that part of the weight",
+        )
+        _expect(_is_close(B.norm(dim=0), A.norm(dim=1)), "share the singular values evenly")
+
+
+@_checker
+def plain_lora(answer):
+    """02.3: a plain LoRA, relative to the original weight, of a trained PiSSA layer."""
+    torch.manual_seed(0)
+    base = nn.Linear(7, 9, bias=False)
+    layer = bl.attach(nn.Sequential(base), bl.PiSSA(r=3, lora_alpha=12))["0"]
+    with torch.no_grad():
+        layer.lora_A += torch.randn(3, 7)
+        layer.lora_B += torch.randn(9, 3)
+    got = answer(layer, 3, 12)
+    _expect(got is not None, "plain_lora returned None; return a dictionary")
+    missing = {"lora_A", "lora_B", "r", "lora_alpha"} - set(got)
+    _expect(not missing, f"the dictionary has no {', '.join(sorted(missing))}")
+    _expect(got["lora_A"].shape[0] == got["lora_B"].shape[1] == got["r"], "r is A's number of rows")
+    update = got["lora_alpha"] / got["r"] * got["lora_B"] @ got["lora_A"]
+    _expect(
+        _is_close(update, layer.delta_weight()), "it does not turn W into what the layer computes"
+    )
+
+
+@_checker
+def stretch(answer):
+    """03.1: DoRA's factor m / ||V|| for each row."""
+    torch.manual_seed(0)
+    weight, A, B = torch.randn(6, 5), torch.randn(2, 5), torch.randn(6, 2)
+    magnitude = torch.rand(6) + 0.5
+    got = answer(weight, A, B, 1.5, magnitude)
+    _expect(got is not None, "stretch returned None; return a tensor")
+    wanted = magnitude / (weight + 1.5 * B @ A).norm(dim=1)
+    _expect(
+        _is_close(got, wanted), "it is not magnitude / ||weight + scaling * B @ A||, row by row"
+    )
+    weight[2], B[2], magnitude[2] = 0, 0, 0
+    got = answer(weight, A, B, 1.5, magnitude)
+    _expect(not got.isnan().any(), "a row of zeros gives NaN")
+    _expect(got[2] == 1, f"the factor of a row of zeros should be 1, not {got[2]:.3g}")
+
+
+@_checker
+def highest_rank(answer):
+    """03.2: the rank that restarts can reach."""
+    cases = ((90, 30, 2, 128, 128, 6), (100, 30, 2, 128, 64, 8), (20, 50, 4, 64, 64, 4))
+    for *settings, wanted in (*cases, (1000, 10, 8, 300, 200, 200)):
+        got = answer(*settings)
+        _expect(got is not None, "highest_rank returned None; return a number")
+        total, every, r, outputs, inputs = settings
+        _expect(
+            got == wanted,
+            f"total={total}, every={every}, r={r}, weight ({outputs}, {inputs}): {wanted}, you said {got}",
+        )
+
+
+@_checker
+def reset_moments(answer):
+    """03.3: a reset of Adam's moments that keeps the largest."""
+    torch.manual_seed(0)
+    first, second = torch.randn(4, 5), torch.rand(4, 5) + 0.1
+    kept = first.clone(), second.clone()
+    for keep, count in ((0.25, 5), (0.0, 0), (1.0, 20)):
+        got = answer(first, second, keep)
+        _expect(got is not None, "reset_moments returned None; return both moments")
+        _expect(
+            torch.equal(first, kept[0]) and torch.equal(second, kept[1]), "what was given changed"
+        )
+        mask = first.abs() >= first.abs().flatten().sort(descending=True).values[max(count - 1, 0)]
+        mask = mask if count else torch.zeros_like(mask)
+        left = int((got[0] != 0).sum())
+        _expect(left == count, f"keep={keep} of 20 entries: {count} should stay, {left} did")
+        _expect(_is_close(got[0], first * mask), "the largest in absolute value should stay")
+        _expect(_is_close(got[1], second * mask), "both moments of an entry stay or go together")
+
+
+@_checker
 def same_path(answer):
     """05.1: the learning rate of the scores that keeps the path of the weights."""
     for optimizer, power in (("adam", 1), ("sgd", 2)):

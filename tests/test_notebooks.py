@@ -20,6 +20,8 @@ NOTEBOOKS = sorted(
 REQUIRED = [
     "00_tour",
     "01_lora_from_scratch",
+    "02_better_starts",
+    "03_direction_and_restarts",
     "05_not_all_ranks_are_equal",
     "06_pruning",
     "07_growing_networks",
@@ -96,6 +98,103 @@ def merge_two(weight, first, second):  # forgets the scaling
 def merge_two(weight, first, second):  # one scaling for both
     scaling = first.scaling
     return weight + scaling * (first.lora_B @ first.lora_A + second.lora_B @ second.lora_A)
+""",
+    ],
+    "02.1": [
+        """
+def rank_for_share(weight, p):  # one too few
+    squares = torch.linalg.svdvals(weight).square()
+    return int((squares.cumsum(0) < p * squares.sum()).sum())
+""",
+        """
+def rank_for_share(weight, p):  # the values, not their squares
+    values = torch.linalg.svdvals(weight)
+    return int((values.cumsum(0) < p * values.sum()).sum()) + 1
+""",
+        "def rank_for_share(weight, p):\n    return round(p * min(weight.shape))",
+    ],
+    "02.2": [
+        """
+def middle_start(weight, first, r, scaling):  # the scaling is missing
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    part = slice(first, first + r)
+    root = S[part].sqrt()
+    return root[:, None] * Vh[part], U[:, part] * root
+""",
+        """
+def middle_start(weight, first, r, scaling):  # always the first
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    root = (S[:r] / scaling).sqrt()
+    return root[:, None] * Vh[:r], U[:, :r] * root
+""",
+        """
+def middle_start(weight, first, r, scaling):  # all of it in B
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    part = slice(first, first + r)
+    return Vh[part], U[:, part] * S[part] / scaling
+""",
+    ],
+    "02.3": [
+        """
+def plain_lora(layer, r, lora_alpha):  # alpha not doubled
+    A = torch.cat([layer.lora_A, layer.initial_A])
+    B = torch.cat([layer.lora_B, -layer.initial_B], dim=1)
+    return {"lora_A": A, "lora_B": B, "r": 2 * r, "lora_alpha": lora_alpha}
+""",
+        """
+def plain_lora(layer, r, lora_alpha):  # both signs turned: the product's is lost
+    A = torch.cat([layer.lora_A, -layer.initial_A])
+    B = torch.cat([layer.lora_B, -layer.initial_B], dim=1)
+    return {"lora_A": A, "lora_B": B, "r": 2 * r, "lora_alpha": 2 * lora_alpha}
+""",
+        """
+def plain_lora(layer, r, lora_alpha):  # the difference of the factors
+    A, B = layer.lora_A - layer.initial_A, layer.lora_B - layer.initial_B
+    return {"lora_A": A, "lora_B": B, "r": r, "lora_alpha": lora_alpha}
+""",
+    ],
+    "03.1": [
+        """
+def stretch(weight, A, B, scaling, magnitude):  # NaN for a row of zeros
+    return magnitude / (weight + scaling * B @ A).norm(dim=1)
+""",
+        """
+def stretch(weight, A, B, scaling, magnitude):  # columns
+    return magnitude / (weight + scaling * B @ A).norm(dim=0).mean()
+""",
+        """
+def stretch(weight, A, B, scaling, magnitude):  # the square of the scaling is missing
+    squares = weight.square().sum(1) + 2 * scaling * ((weight @ A.T) * B).sum(1)
+    norm = (squares + ((B @ (A @ A.T)) * B).sum(1)).clamp(min=0).sqrt()
+    return torch.where(norm > 0, magnitude / norm, torch.ones_like(norm))
+""",
+    ],
+    "03.2": [
+        "def highest_rank(total, every, r, outputs, inputs):\n    return total // every * r",
+        "def highest_rank(total, every, r, outputs, inputs):\n    return -(-total // every) * r",
+        """
+def highest_rank(total, every, r, outputs, inputs):  # a round too many after the last step
+    return min((total // every + 1) * r, outputs, inputs)
+""",
+    ],
+    "03.3": [
+        "def reset_moments(exp_avg, exp_avg_sq, keep):\n    return exp_avg * 0, exp_avg_sq * 0",
+        """
+def reset_moments(exp_avg, exp_avg_sq, keep):  # each moment by its own size
+    def largest(values):
+        size = values.abs().flatten()
+        mask = torch.zeros_like(size)
+        mask[size.topk(round(keep * size.numel())).indices] = 1
+        return values * mask.view_as(values)
+    return largest(exp_avg), largest(exp_avg_sq)
+""",
+        """
+def reset_moments(exp_avg, exp_avg_sq, keep):  # the smallest stay
+    size = exp_avg.abs().flatten()
+    mask = torch.zeros_like(size)
+    mask[(-size).topk(round(keep * size.numel())).indices] = 1
+    mask = mask.view_as(exp_avg)
+    return exp_avg * mask, exp_avg_sq * mask
 """,
     ],
     "05.1": [
