@@ -157,8 +157,8 @@ def measure_event(repeats: int = 5) -> str:
 
 
 def table(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> str:
-    """The measurements as a Markdown table: medians and spread of the step and of its overhead,
-    (quartiles), which is taken within each round, so that a machine that slows down counts less."""
+    """The measurements as a Markdown table: medians and quartiles of the step and of its overhead,
+    which is taken within each round, so that a machine that slows down for a while counts less."""
     lines = [
         "| | step, s | overhead over the floor, s | peak memory, MiB |",
         "|---|---|---|---|",
@@ -176,19 +176,21 @@ def median_and_quartiles(values: list[float]) -> str:
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
-def machine() -> str:
-    """Processor, threads and versions, for the line under a measurement."""
+def processor() -> str:
+    """What computes here: the GPU's name, or the CPU's and the number of threads."""
     if torch.cuda.is_available():
-        processor = torch.cuda.get_device_name()
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-        model = [line for line in text.splitlines() if line.startswith("model name")]
-        processor = model[0].split(":")[1].strip() if model else platform.processor()
-        processor += f", {torch.get_num_threads()} threads"
-    libraries = ("torch", "transformers", "peft")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
-    return f"{processor}; Python {platform.python_version()}, {versions}"
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    model = [line for line in text.splitlines() if line.startswith("model name")]
+    name = model[0].split(":")[1].strip() if model else platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """{name: version} of Python and of installed packages, for the record of a measurement."""
+    found = {name: importlib.metadata.version(name) for name in libraries}
+    return {"Python": platform.python_version(), **found}
 
 
 def main() -> None:
@@ -202,7 +204,9 @@ def main() -> None:
     seconds = measure_seconds(names, options.rounds)
     peaks = {} if options.no_memory else {name: measure_peak(name) for name in names}
     print(table(seconds, peaks))
-    print(f"\n{measure_event()}\n\n{machine()}; {options.rounds} interleaved rounds")
+    used = versions("torch", "transformers", "peft")
+    machine = f"{processor()}; {', '.join(map(' '.join, used.items()))}"
+    print(f"\n{measure_event()}\n\n{machine}; {options.rounds} interleaved rounds")
 
 
 if __name__ == "__main__":

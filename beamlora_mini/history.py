@@ -46,11 +46,12 @@ class RankHistory:
         """Keep a step's events and, if it is one of every `every`, importance and loss."""
         self.events += events
         if step % self.every == 0:
-            values = [layer.rank_importance() for layer in require_adapters(model).values()]
+            layers = require_adapters(model)
+            values = [layer.rank_importance() for layer in layers.values()]
             sizes = [len(v) for v in values]
             on_cpu = torch.cat(values).float().cpu().split(sizes)  # one transfer for all modules
             self.steps.append(step)
-            self.importance.append(dict(zip(require_adapters(model), on_cpu)))
+            self.importance.append(dict(zip(layers, on_cpu)))
             self.losses.append(loss)
 
     def to_pandas(self, what: str = "importance") -> pd.DataFrame:

@@ -21,7 +21,7 @@ from .methods.base import Method, Schedule, require
 from .progress import progress_bar
 from .ranks import RankEvent, score_importance
 from .tasks import load_task
-from .training import IGNORED, collate, plan_batches, token_losses
+from .training import collate, plan_batches, token_losses
 
 PARTS = ("lora_A", "lora_B", "scores")
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults; no weight decay
@@ -113,11 +113,11 @@ def fit_many(
         attach(own, trial.method)
         outcomes.append(Outcome(trial, own))
     stacked = copy.deepcopy(model, dict(shared))
-    layers = {}
-    for name in adapter_layers(outcomes[0].model):
-        layers[name] = StackedLinear([adapter_layers(o.model)[name] for o in outcomes])
-        stacked.set_submodule(name, layers[name])
-    adam = _StackedAdam(layers, outcomes)
+    adapters = [adapter_layers(outcome.model) for outcome in outcomes]
+    layers = {name: StackedLinear([own[name] for own in adapters]) for name in adapters[0]}
+    for name, layer in layers.items():
+        stacked.set_submodule(name, layer)
+    adam = _StackedAdam(layers, outcomes, adapters)
     schedules = adam.schedules(steps)
     rates = torch.tensor([_rates(trial, round(warmup * steps), steps) for trial in trials]).T
 
@@ -126,8 +126,7 @@ def fit_many(
     for n in range(1, steps + 1):
         batch = [example for plan in plans for example in plan[n - 1]]
         batch = collate(batch, tokenizer.pad_token_id, model.device)
-        by_token = token_losses(stacked, batch)
-        counted = batch["labels"][:, -by_token.shape[1] :] != IGNORED
+        by_token, counted = token_losses(stacked, batch)
         of_trial = (len(trials), -1)
         losses = by_token.view(of_trial).sum(1) / counted.view(of_trial).sum(1)
         losses.sum().backward()
@@ -155,21 +154,26 @@ def _rates(trial: Trial, warmup_steps: int, steps: int) -> list[float]:
 class _StackedAdam:
     """Adam over stacked parameters: one learning rate and one gradient norm for each trial."""
 
-    def __init__(self, layers: dict[str, StackedLinear], outcomes: list[Outcome]):
+    def __init__(
+        self,
+        layers: dict[str, StackedLinear],
+        outcomes: list[Outcome],
+        adapters: list[dict[str, nn.Module]],
+    ):
         self.outcomes, self.count = outcomes, 0
         ratio = [getattr(o.trial.method, "score_lr_ratio", 0.0) for o in outcomes]
         parts = [(name, layer, part) for name, layer in layers.items() for part in PARTS]
         self.parameters = [
             (p, torch.zeros_like(p), torch.zeros_like(p), torch.tensor(ratio) if part == "scores" else 1.0)
-            for name, layer, part in parts
+            for _, layer, part in parts
             if (p := getattr(layer, part)).requires_grad
         ]  # fmt: skip
         # What a trial's schedule sees of the optimizer: views of the stacked moments.
         self.views = [SimpleNamespace(state={}) for _ in outcomes]
         moments = {p: (m, v) for p, m, v, _ in self.parameters}
-        for s, outcome in enumerate(outcomes):
+        for s, adapter in enumerate(adapters):
             for name, layer, part in parts:
-                own, stack = adapter_layers(outcome.model)[name], getattr(layer, part)
+                own, stack = adapter[name], getattr(layer, part)
                 if stack in moments and hasattr(own, part):
                     m, v = moments[stack]
                     state = {"exp_avg": m[s], "exp_avg_sq": v[s]}

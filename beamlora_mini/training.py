@@ -156,12 +156,13 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     batch: input_ids, attention_mask and labels, each (batch, length); the label at a position is
     that position's own token.
     """
-    losses = token_losses(model, batch)
-    return losses.sum() / (batch["labels"][:, -losses.shape[1] :] != IGNORED).sum()
+    losses, counted = token_losses(model, batch)
+    return losses.sum() / counted.sum()
 
 
-def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Cross-entropy of each label of the last positions, (batch, positions); 0 where it is -100.
+def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each label of the last positions, 0 where the label is -100, and a mask of
+    the others; both (batch, positions).
 
     Logits are computed from the first answer in the batch on: a vocabulary of 50,000 makes them a
     good part of a small model's work.
@@ -174,9 +175,11 @@ def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits = model(**inputs, logits_to_keep=wanted, use_cache=False).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, wanted]
-    return F.cross_entropy(
-        logits.float().transpose(1, 2), labels[:, first:], ignore_index=IGNORED, reduction="none"
+    wanted_ids = labels[:, first:]
+    losses = F.cross_entropy(
+        logits.float().transpose(1, 2), wanted_ids, ignore_index=IGNORED, reduction="none"
     )
+    return losses, wanted_ids != IGNORED
 
 
 @torch.no_grad()

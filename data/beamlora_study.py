@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import transformers
 
 import beamlora_mini as bl
+from beamlora_mini.bench import processor, versions
 from beamlora_mini.many import Outcome, Trial, fit_many
 from beamlora_mini.methods.beamlora import BeamSchedule
 from beamlora_mini.ranks import reset_ranks_
@@ -185,8 +184,8 @@ def main() -> None:
             **study(SETTINGS[name]),
             "command": f'python data/{Path(sys.argv[0]).name} "{name}"',
         }
-        results["device"] = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-        results["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
+        results["device"] = processor()
+        results["versions"] = versions("torch", "transformers")
         kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
         FILE.parent.mkdir(exist_ok=True)
         text = json.dumps(kept | {name: results}, indent=1)

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import platform
 import sys
 from pathlib import Path
 
-import torch
-import transformers
-
 import beamlora_mini as bl
+from beamlora_mini.bench import processor, versions
 
 FILE = Path(__file__).parent / "runs" / "smollm2_beamlora.parquet"
 
@@ -44,19 +41,13 @@ def main() -> None:
         model, task, method=method, steps=options.steps, lr=options.lr,
         batch_size=options.batch_size, history=history,
     )  # fmt: skip
-    on_gpu = torch.cuda.is_available()
     history.info = {
         "command": " ".join(["python data/record_run.py", *sys.argv[1:]]),
         "model": "SmolLM2-135M-Instruct", "task": "word_problems",
         "method": dataclasses.asdict(method), "steps": options.steps, "lr": options.lr,
         "batch_size": options.batch_size, "tokens": run.tokens, "seconds": round(run.seconds),
         "tested": options.tested, "before": before, "after": measure(),
-        "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "device": processor(), "versions": versions("torch", "transformers"),
     }  # fmt: skip
     options.out.parent.mkdir(exist_ok=True)
     history.save(options.out)

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 import beamlora_mini as bl
+from beamlora_mini.training import answer_loss
 
 STARTED = time.perf_counter()
 
@@ -28,6 +29,32 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(
         f"{seconds.total():7.1f} s  {tests.total():4d}  in all; {wall:.0f} s by the clock"
     )
+
+
+@pytest.fixture
+def crash_and_resume(monkeypatch, tmp_path):
+    """(model, task, step, **settings of fit) -> (resumed model, its history): one copy of the model
+    dies in that step, and another goes on from its checkpoint."""
+
+    class Crash(BaseException):
+        pass
+
+    def run(model, task, step, **settings):
+        crashed, resumed, calls = copy.deepcopy(model), copy.deepcopy(model), []
+
+        def loss_or_crash(model, batch):
+            calls.append(1)
+            if len(calls) == step:
+                raise Crash
+            return answer_loss(model, batch)
+
+        settings["checkpoint_dir"] = tmp_path
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            patch.setattr("beamlora_mini.training.answer_loss", loss_or_crash)
+            bl.fit(crashed, task, **settings)
+        return resumed, bl.fit(resumed, task, resume=True, **settings)
+
+    return run
 
 
 @pytest.fixture(scope="session")

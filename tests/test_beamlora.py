@@ -5,6 +5,7 @@ pairing replaced by the identity. It says gate for scores.
 """
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -329,8 +330,6 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path):
 
 
 def test_snapshots_on_the_cpu_change_nothing(tiny, beam):
-    import dataclasses
-
     other = dataclasses.replace(beam, snapshot_device="cpu")
     results = []
     for method in (beam, other):

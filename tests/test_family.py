@@ -12,7 +12,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import beamlora_mini as bl
 from beamlora_mini.methods.milora import minor_part
 from beamlora_mini.methods.pissa import principal_part
-from beamlora_mini.training import answer_loss
 
 R, ALPHA = 4, 12
 FAMILY = {
@@ -550,7 +549,7 @@ def test_relora_without_a_restart_is_lora(tiny):
 
 
 @pytest.mark.parametrize("reset", ["zero", "random"])
-def test_relora_resumes_over_restarts(tiny, tmp_path, monkeypatch, reset):
+def test_relora_resumes_over_restarts(tiny, tmp_path, crash_and_resume, reset):
     task = bl.load_task("subtraction")
     method = bl.ReLoRA(
         r=2, merge_every=3, restart_warmup=1, reset=reset, keep=0.1, lora_dropout=0.1
@@ -560,19 +559,8 @@ def test_relora_resumes_over_restarts(tiny, tmp_path, monkeypatch, reset):
     history = bl.fit(whole, task, method=method, **run)
     assert len(history.events) == 3 * 28 and history.learning_rates[3] == 0
 
-    crashed, calls = copy.deepcopy(tiny[0]), []
-
-    def loss_or_crash(model, batch):
-        calls.append(1)
-        if len(calls) == 9:  # a checkpoint at 5, a restart at 6 that must be done again
-            raise KeyboardInterrupt
-        return answer_loss(model, batch)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("beamlora_mini.training.answer_loss", loss_or_crash)
-        bl.fit(crashed, task, method=method, checkpoint_dir=tmp_path, **run)
-    resumed = copy.deepcopy(tiny[0])
-    again = bl.fit(resumed, task, method=method, checkpoint_dir=tmp_path, resume=True, **run)
+    # a checkpoint at 5, a restart at 6 that must be done again
+    resumed, again = crash_and_resume(tiny[0], task, 9, method=method, **run)
     assert again.losses == history.losses and again.events == history.events
     state = whole.state_dict()
     assert all(torch.equal(t, state[n]) for n, t in resumed.state_dict().items())

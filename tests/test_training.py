@@ -213,28 +213,12 @@ def test_exact_match_counts_right_answers(tiny):
 # --- checkpoints ---
 
 
-class Crash(Exception):
-    pass
-
-
-def test_a_resumed_run_is_the_run_that_did_not_stop(tiny, task, tmp_path, monkeypatch):
+def test_a_resumed_run_is_the_run_that_did_not_stop(tiny, task, crash_and_resume):
     method, run = bl.LoRA(r=2, lora_dropout=0.2), RUN | {"steps": 8, "checkpoint_every": 3}
     whole = copy.deepcopy(tiny[0])
     history = bl.fit(whole, task, method=method, **run)
 
-    crashed, calls = copy.deepcopy(tiny[0]), []
-
-    def loss_or_crash(model, batch):
-        calls.append(1)
-        if len(calls) == 6:
-            raise Crash
-        return answer_loss(model, batch)
-
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr("beamlora_mini.training.answer_loss", loss_or_crash)
-        bl.fit(crashed, task, method=method, checkpoint_dir=tmp_path, **run)
-    resumed = copy.deepcopy(tiny[0])
-    again = bl.fit(resumed, task, method=method, checkpoint_dir=tmp_path, resume=True, **run)
+    resumed, again = crash_and_resume(tiny[0], task, 6, method=method, **run)
     assert again.losses == history.losses and again.tokens == history.tokens
     assert equal(adapter_state(resumed), adapter_state(whole))
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_cosine_schedule_with_warmup
@@ -60,6 +61,12 @@ def require_layers(model: nn.Module, kind: type[AdapterLayer]) -> dict[str, Adap
                 f"adapters are all {kind.__name__}"
             )
     return layers
+
+
+def step_generator(seed: int, n: int) -> torch.Generator:
+    """The random choices after step n: the same on every process and after a resume, because they
+    depend on nothing else that was drawn. A CPU generator."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + n)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn, optim
 
-from ..adapters import adapter_layers
 from ..ranks import (
     RankEvent,
     Snapshot,
@@ -28,7 +27,7 @@ from ..ranks import (
     top_p_mask,
     top_p_threshold,
 )
-from .base import Method, Schedule, require, require_layers
+from .base import Method, Schedule, require, require_layers, step_generator
 from .lora import LoRALinear
 
 
@@ -209,7 +208,7 @@ class BeamSchedule(Schedule):
         importances = dict(zip(self.layers, weights))
         p = top_p_threshold(n, self.end_step, method.p_start)
         masks = self.choose(n, importances, p)
-        generator = torch.Generator().manual_seed(method.seed * 1_000_003 + n)
+        generator = step_generator(method.seed, n)
         events = []
         for name, layer in self.layers.items():
             slots, sources = pair_ranks(importances[name], masks[name], method.pairing, generator)
@@ -267,5 +266,5 @@ class BeamSchedule(Schedule):
         tensors = state["snapshot"]
         if tensors is not None and tensors.keys() != self.layers.keys():
             raise ValueError("state: its snapshot is of another model: the modules differ")
-        names = {layer: name for name, layer in adapter_layers(self.model).items()}
+        names = {layer: name for name, layer in self.layers.items()}
         self.snapshot = tensors and Snapshot(tensors, names)

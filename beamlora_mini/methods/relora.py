@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..adapters import low_rank_linear
 from ..ranks import RankEvent, entrywise_states
-from .base import Method, Schedule, require, require_layers
+from .base import Method, Schedule, require, require_layers, step_generator
 from .lora import LoRALinear
 
 
@@ -137,7 +137,7 @@ class ReLoRASchedule(Schedule):
     def step(self, n: int) -> list[RankEvent]:
         if n % self.method.merge_every or n >= self.total_steps:
             return []
-        generator = torch.Generator().manual_seed(self.method.seed * 1_000_003 + n)
+        generator = step_generator(self.method.seed, n)
         for layer in self.layers.values():
             layer.restart(generator)
             for parameter in (layer.lora_A, layer.lora_B):
