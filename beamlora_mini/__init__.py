@@ -14,7 +14,17 @@ from .adapters import (
     unmerge,
 )
 from .history import RankHistory
-from .methods import METHODS, BeamLoRA, DoRA, LoRA, MiLoRA, PiSSA, ReLoRA
+from .methods import (
+    METHODS,
+    AdaLoRA,
+    BeamLoRA,
+    DoRA,
+    IncreLoRA,
+    LoRA,
+    MiLoRA,
+    PiSSA,
+    ReLoRA,
+)
 from .models import load_model
 from .ranks import RankEvent
 from .tasks import TASKS, load_task
@@ -25,10 +35,12 @@ __version__ = "0.1.0"
 __all__ = [
     "METHODS",
     "TASKS",
+    "AdaLoRA",
     "AdapterLayer",
     "BeamLoRA",
     "DoRA",
     "History",
+    "IncreLoRA",
     "LoRA",
     "MiLoRA",
     "PiSSA",

@@ -116,13 +116,15 @@ class AdapterLayer(nn.Module):
         self.scaling = scaling
         self.dropout = nn.Dropout(lora_dropout)
         self.out_features, self.in_features = self.weight.shape
-        like = {
-            "device": self.weight.device,
-            "dtype": torch.promote_types(self.weight.dtype, torch.float32),
-        }
+        self.factor_dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        self.create_factors(r)
+        self.register_buffer("merged_weight", None, persistent=False)
+
+    def create_factors(self, r: int) -> None:
+        """Make the trainable `lora_A` and `lora_B`; a method that keeps them in pieces overrides it."""
+        like = {"device": self.weight.device, "dtype": self.factor_dtype}
         self.lora_A = nn.Parameter(torch.empty(r, self.in_features, **like))
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, r, **like))
-        self.register_buffer("merged_weight", None, persistent=False)
 
     @property
     def weight(self) -> Tensor:

@@ -17,12 +17,16 @@ FILE = "checkpoint.pt"
 class Run(NamedTuple):
     """What a training run is made of: everything that changes from step to step."""
 
-    parameters: dict[str, nn.Parameter]
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     rate: torch.optim.lr_scheduler.LRScheduler
     schedule: Any
     record: Any
     history: Any  # a RankHistory, or None
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """{name: parameter} of what is trained now; a method may add to it."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
 
 def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
@@ -32,7 +36,7 @@ def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
     state = {
         "step": step,
         "settings": settings,
-        "parameters": {name: p.detach() for name, p in run.parameters.items()},
+        "parameters": {name: p.detach() for name, p in run.parameters().items()},
         "optimizer": run.optimizer.state_dict(),
         "rate": run.rate.state_dict(),
         "schedule": run.schedule.state_dict(),
@@ -66,16 +70,12 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
                 f"{name}={value!r}: {path} was written with {name}={saved.get(name)!r}; resume with "
                 "the same settings, or use another checkpoint_dir"
             )
-    shapes = {name: tuple(p.shape) for name, p in run.parameters.items()}
-    differing = shapes.items() ^ {name: tuple(t.shape) for name, t in parameters.items()}.items()
-    if differing:
-        name, shape = min(differing)
-        raise ValueError(
-            f"checkpoint_dir: {path} is of another model: {len(differing)} parameters differ, the "
-            f"first is {name!r} of shape {shape}"
-        )
+    wanted = {name: tuple(t.shape) for name, t in parameters.items()}.items()
+    _refuse({name: tuple(p.shape) for name, p in run.parameters().items()}.items() - wanted, path)
+    run.schedule.prepare(state["schedule"])
+    _refuse({name: tuple(p.shape) for name, p in run.parameters().items()}.items() ^ wanted, path)
     with torch.no_grad():
-        for name, parameter in run.parameters.items():
+        for name, parameter in run.parameters().items():
             parameter.copy_(parameters[name])
     run.optimizer.load_state_dict(state["optimizer"])
     run.rate.load_state_dict(state["rate"])
@@ -87,3 +87,12 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
     if len(state["cuda_rng"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda_rng"])
     return state["step"]
+
+
+def _refuse(differing: set, path: Path) -> None:
+    if differing:
+        name, shape = min(differing)
+        raise ValueError(
+            f"checkpoint_dir: {path} is of another model: {len(differing)} parameters differ, the "
+            f"first is {name!r} of shape {shape}"
+        )

@@ -74,7 +74,7 @@ class RankHistory:
         """Which of the first ranks each rank descends from: columns step, module, rank, ancestor.
 
         One block of rows for the first recorded step and one for every step with an event. A rank
-        that was expanded into takes over the ancestor of its source.
+        that was expanded into takes over the ancestor of its source; one that grew is its own.
         """
         first = {module: list(range(len(values))) for module, values in self.importance[0].items()}
         ancestors = {module: list(ranks) for module, ranks in first.items()}
@@ -88,6 +88,8 @@ class RankHistory:
             for event in events:
                 if event.kind == "expand":
                     ancestors[event.module][event.slot] = before[event.module][event.source]
+                elif event.kind == "grow":
+                    ancestors[event.module].append(event.slot)
             blocks[step] = ancestors
         rows = [
             (step, module, rank, ancestor)

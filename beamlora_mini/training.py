@@ -94,7 +94,8 @@ def fit(
     torch.manual_seed(seed)
     batches = plan_batches(rows, tokenizer, steps, batch_size, seed)
     present = attached_method(model)
-    if method is not None and method != present:
+    attaching = method is not None and method != present
+    if attaching:
         attach(model, method)
     method = method or present
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -102,20 +103,20 @@ def fit(
         raise ValueError("model has no parameter that requires a gradient: attach a method first")
 
     plan = method or Method()  # without a method: one group, warm-up and cosine, no events
-    optimizer = torch.optim.AdamW(
-        plan.parameter_groups(parameters, lr),
-        lr=lr, betas=betas, weight_decay=weight_decay, fused=True,
-    )  # fmt: skip
-    rate = plan.lr_scheduler(optimizer, round(warmup * steps), steps)
-    schedule = plan.schedule(model, optimizer, steps)
     record = History()
-    run = checkpoints.Run(parameters, optimizer, rate, schedule, record, history)
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "rows": len(rows)}
     settings["method"] = repr(method)
     try:
+        optimizer = torch.optim.AdamW(
+            plan.parameter_groups(parameters, lr),
+            lr=lr, betas=betas, weight_decay=weight_decay, fused=True,
+        )  # fmt: skip
+        schedule = plan.schedule(model, optimizer, steps)  # first: it may add parameter groups
+        rate = plan.lr_scheduler(optimizer, round(warmup * steps), steps)
+        run = checkpoints.Run(model, optimizer, rate, schedule, record, history)
         done = checkpoints.load(checkpoint_dir, run, settings) if resume else 0
     except ValueError:
-        if method != present:
+        if attaching:
             detach(model)
         raise
 
@@ -129,7 +130,9 @@ def fit(
         batch = collate(batches[n - 1], tokenizer.pad_token_id, model.device)
         loss = answer_loss(model, batch)
         (loss + schedule.loss()).backward()
-        nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm)
+        nn.utils.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], max_grad_norm
+        )
         record.learning_rates.append(rate.get_last_lr()[0])
         optimizer.step()
         rate.step()

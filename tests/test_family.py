@@ -1,4 +1,5 @@
-"""PiSSA, MiLoRA, DoRA, ReLoRA: peft's numbers where peft has the method, else the definition."""
+"""What holds for every relative of LoRA, and PiSSA, MiLoRA, DoRA and ReLoRA in detail: peft's numbers
+where peft has the method, else the definition."""
 
 import copy
 import math
@@ -20,6 +21,8 @@ FAMILY = {
     "milora": bl.MiLoRA(r=R, lora_alpha=ALPHA),
     "dora": bl.DoRA(r=R, lora_alpha=ALPHA),
     "relora": bl.ReLoRA(r=R, lora_alpha=ALPHA, merge_every=20, restart_warmup=4),
+    "adalora": bl.AdaLoRA(r=R, lora_alpha=ALPHA, target_r=2),
+    "increlora": bl.IncreLoRA(r=2, lora_alpha=ALPHA, target_r=R),
 }
 every_method = pytest.mark.parametrize("method", FAMILY.values(), ids=FAMILY)
 IDS = torch.arange(1, 21).reshape(2, 10)
@@ -194,6 +197,41 @@ def test_fit_learns_and_leaves_the_base_alone(tiny, method):
     assert sum(history.losses[-5:]) < 0.8 * sum(history.losses[1:6])
     bl.detach(model)
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", bl.METHODS)
+def test_one_loop_runs_all_eight(tiny, name, tmp_path):
+    model, (x, labels) = tiny[0], (IDS, IDS.flip(1))
+    method = bl.METHODS[name]()
+    layers = bl.attach(model, method)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    schedule = method.schedule(model, optimizer, 60)
+    rate, history = method.lr_scheduler(optimizer, 5, 60), bl.RankHistory(every=10)
+    losses = []
+    for n in range(1, 61):
+        optimizer.zero_grad()
+        loss = model(x, labels=labels).loss
+        (loss + schedule.loss()).backward()
+        optimizer.step()
+        rate.step()
+        history.record(model, n, schedule.step(n), loss.item())
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    for layer in layers.values():
+        assert layer.lora_A.shape == (layer.r, layer.in_features)
+        assert layer.lora_B.shape == (layer.out_features, layer.r)
+        assert layer.rank_importance().shape == (layer.r,)
+    history.save(tmp_path / "run.parquet")
+    assert bl.RankHistory.load(tmp_path / "run.parquet").steps == [10, 20, 30, 40, 50, 60]
+    model.eval()
+    before = model(x).logits
+    bl.merge(model)
+    close(model(x).logits, before, 1e-4)
+    bl.unmerge(model)
+    assert torch.equal(model(x).logits, before)
+    bl.merge_and_unload(model)
+    close(model(x).logits, before, 1e-4)
+    assert not bl.adapter_layers(model)
 
 
 # --- PiSSA and MiLoRA ---

@@ -1,8 +1,10 @@
 """One method, one file. `METHODS` maps a method's name to its class."""
 
+from .adalora import AdaLoRA
 from .base import Method, Schedule
 from .beamlora import BeamLoRA
 from .dora import DoRA
+from .increlora import IncreLoRA
 from .lora import LoRA
 from .milora import MiLoRA
 from .pissa import PiSSA
@@ -14,13 +16,17 @@ METHODS = {
     "milora": MiLoRA,
     "dora": DoRA,
     "relora": ReLoRA,
+    "adalora": AdaLoRA,
+    "increlora": IncreLoRA,
     "beamlora": BeamLoRA,
 }
 
 __all__ = [
     "METHODS",
+    "AdaLoRA",
     "BeamLoRA",
     "DoRA",
+    "IncreLoRA",
     "LoRA",
     "Method",
     "MiLoRA",

@@ -40,6 +40,11 @@ class Schedule:
     def state_dict(self) -> dict:
         return {}
 
+    def prepare(self, state: dict) -> None:
+        """Give model and optimizer the parameters they had when `state` was made, so that theirs
+        can be loaded: for methods that add some while they train. ValueError, with nothing changed,
+        for the state of another model."""
+
     def load_state_dict(self, state: dict) -> None:
         if state:
             raise ValueError(f"state={sorted(state)}: {type(self).__name__} keeps no state")

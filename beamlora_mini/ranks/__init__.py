@@ -5,6 +5,7 @@ b_i a_i^T to the update.
 """
 
 from .choosing import (
+    budget_mask,
     pair_ranks,
     top_k_mask,
     top_p_mask,
@@ -35,6 +36,7 @@ __all__ = [
     "Snapshot",
     "activation_importance",
     "add_noise_",
+    "budget_mask",
     "entrywise_states",
     "expand_ranks_",
     "frobenius_importance",

@@ -66,13 +66,26 @@ def top_k_mask(
     if not isinstance(k, int) or k < 0:
         raise ValueError(f"k={k!r}: allowed is an integer of at least 0")
     _check_fraction("max_prune_fraction", max_prune_fraction)
-    kept = k * len(importances) if scope == "global" else k
+    choose = _all_but(k * len(importances) if scope == "global" else k)
+    return _choose(importances, choose, scope, max_prune_fraction, torch.float64)
 
+
+def budget_mask(importances: Importances, budget: int) -> dict[str, Tensor]:
+    """Prune all but the `budget` most important ranks of all modules together, exactly as many:
+    ties go to the first module and index. Otherwise as `top_p_mask`. Source: AdaLoRA, whose
+    official code compares with a threshold, so that ties with it cost ranks of the budget."""
+    ranks = sum(len(values) for values in importances.values())
+    if not isinstance(budget, int) or not 0 <= budget <= ranks:
+        raise ValueError(f"budget={budget!r}: allowed is an integer from 0 to {ranks}, all ranks")
+    return _choose(importances, _all_but(budget), "global", 1.0, torch.float64)
+
+
+def _all_but(kept: int) -> Callable[[Tensor], Tensor]:
     def outside(pool: Tensor) -> Tensor:
         order = pool.sort(descending=True, stable=True).indices
         return torch.zeros_like(pool, dtype=torch.bool).index_fill(0, order[kept:], True)
 
-    return _choose(importances, outside, scope, max_prune_fraction, torch.float64)
+    return outside
 
 
 def _nothing(pool: Tensor) -> Tensor:

@@ -1,0 +1,335 @@
+"""IncreLoRA (Zhang, Li, Chen, Jiang, Wang, Qian, arXiv 2308.12043): start small and grow where it
+pays.
+
+The other way round from AdaLoRA: every module starts with r components (a rank each, written as
+B diag(E) A), and now and then the modules whose update the loss is most sensitive to get one more,
+until there are target_r a module on average. So that a new component is of use at once, each module
+trains one in reserve, with an E too small to matter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn, optim
+
+from ..adapters import AdapterLayer, low_rank_linear
+from ..ranks import RankEvent, SmoothedSensitivity, frobenius_importance
+from .adalora import orthogonality, require_smoothing
+from .base import Method, Schedule, require, require_layers, step_generator
+
+RESERVE_E = 1e-5
+
+
+class IncreLoRALinear(AdapterLayer):
+    """y = W x + b + s B (E * (A x)), summed over r active components and one in reserve.
+
+    s = alpha / target_r for good: the official code divides by the rank of the moment, so that its
+    function jumps at every growth. The components lie in blocks, each a parameter of its own that
+    an optimizer can take in later: the first holds those of the start, each later one a single
+    component, the last the reserve, whose E is fixed at 1e-5.
+
+    Shapes: x (..., in) -> (..., out); blocks_A[i] (k, in), blocks_B[i] (out, k), blocks_E[i] (k,),
+    k = 1 for all but the first. lora_A (r, in), lora_B (out, r), lora_E (r,): the active components
+    put together, r of them now; a gradient flows on to the blocks.
+    """
+
+    def create_factors(self, r: int) -> None:
+        self.blocks_A, self.blocks_B, self.blocks_E = (nn.ParameterList() for _ in range(3))
+        self._add_block(r, 0.0)
+        self._add_block(1, RESERVE_E)
+        self.blocks_E[-1].requires_grad_(False)
+        self.watched = False
+        self.weight_gradient: Tensor | None = None
+        self.register_load_state_dict_pre_hook(IncreLoRALinear._make_room)
+
+    def _add_block(self, k: int, e: float, generator: torch.Generator | None = None) -> None:
+        like = {"dtype": self.factor_dtype, "device": self.weight.device}
+
+        def normal(*shape: int) -> nn.Parameter:
+            return nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(**like))
+
+        self.blocks_A.append(normal(k, self.in_features))
+        self.blocks_B.append(normal(self.out_features, k))
+        self.blocks_E.append(nn.Parameter(torch.full((k,), e, **like)))
+
+    def grow(self, generator: torch.Generator | None = None) -> list[nn.Parameter]:
+        """Make the reserve a component like the others and start a new one (N(0, 0.02^2), from
+        `generator`, a CPU one). The function stays. Returns the parameters that are new to an
+        optimizer: the E of the one, A and B of the other."""
+        active = self.blocks_E[-1].requires_grad_(True)
+        self._add_block(1, RESERVE_E, generator)
+        self.blocks_E[-1].requires_grad_(False)
+        self.r += 1
+        return [active, self.blocks_A[-1], self.blocks_B[-1]]
+
+    @staticmethod
+    def _make_room(layer: IncreLoRALinear, state_dict: dict, prefix: str, *_) -> None:
+        """Before a state is loaded: have as many blocks as it has."""
+        blocks = sum(key.startswith(f"{prefix}blocks_A.") for key in state_dict)
+        while len(layer.blocks_A) < blocks:
+            layer.grow()
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(A (r + 1, in), B (out, r + 1), E (r + 1,)): all components, the reserve last."""
+        A, B, E = map(list, (self.blocks_A, self.blocks_B, self.blocks_E))
+        return torch.cat(A), torch.cat(B, dim=1), torch.cat(E)
+
+    @property
+    def lora_A(self) -> Tensor:
+        return self.factors()[0][:-1]
+
+    @property
+    def lora_B(self) -> Tensor:
+        return self.factors()[1][:, :-1]
+
+    @property
+    def lora_E(self) -> Tensor:
+        return self.factors()[2][:-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.merged_weight is not None:
+            return self.merged_forward(x)
+        A, B, E = self.factors()
+        dropped = self.adapter_input(x)
+        y = low_rank_linear(x, self.weight, self.bias, A, B, self.scaling, E, x_adapter=dropped)
+        if self.watched and y.requires_grad:
+            seen = (x if dropped is None else dropped).detach()
+            y.register_hook(lambda gradient: self._add_weight_gradient(gradient, seen))
+        return y
+
+    def _add_weight_gradient(self, gradient: Tensor, x: Tensor) -> None:
+        """Take in dL/dW of one backward pass; several add up until `take_score`."""
+        gradient = gradient.flatten(0, -2)
+        product = (gradient.T @ x.flatten(0, -2).to(gradient)).to(self.factor_dtype)
+        if self.weight_gradient is None:
+            self.weight_gradient = product
+        else:
+            self.weight_gradient += product
+
+    @torch.no_grad()
+    def take_score(self) -> Tensor:
+        """How sensitive the loss is to this module's update dW: the sum of |dW * dL/d(dW)| over
+        all entries, divided by the root of their number. A number; forgets the gradient."""
+        gradient, self.weight_gradient = self.weight_gradient, None
+        if gradient is None:
+            return self.blocks_E[0].new_zeros(())
+        return (self.delta_weight() * gradient).abs().sum() / math.sqrt(gradient.numel())
+
+    def delta_weight(self) -> Tensor:
+        A, B, E = self.factors()
+        return self.scaling * ((B * E) @ A)
+
+    @torch.no_grad()
+    def rank_importance(self) -> Tensor:
+        """(r,): size of what each active component adds. (The method itself compares modules.)"""
+        A, B, E = self.factors()
+        return (E.abs() * frobenius_importance(A, B))[:-1]
+
+
+@dataclass(frozen=True)
+class IncreLoRA(Method):
+    """Incremental parameter allocation.
+
+    r: components of each module at the start; target_r: components a module at the end, on average
+    and exactly in total; lora_alpha: the update is scaled by lora_alpha / target_r. init_warmup:
+    steps before anything grows, None for a tenth of the run. incre_interval: steps from one growth
+    to the next, None for about twenty growths in the first half of the run. top_h: how many modules
+    grow at once, None for as many as reach the target by half of the run. growth_warmup: steps in
+    which the learning rate of new parameters rises to that of the others, None for incre_interval.
+    beta1, beta2, orth_reg_weight: as for AdaLoRA. seed: draws the new components, the same on every
+    process.
+    """
+
+    r: int = 1
+    target_r: int = 8
+    top_h: int | None = None
+    init_warmup: int | None = None
+    incre_interval: int | None = None
+    growth_warmup: int | None = None
+    beta1: float = 0.85
+    beta2: float = 0.85
+    orth_reg_weight: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        target = self.target_r
+        require(
+            isinstance(target, int) and target > self.r,
+            "target_r", target, f"an integer of at least r + 1 = {self.r + 1}",
+        )  # fmt: skip
+        for argument, least in (("init_warmup", 0), ("growth_warmup", 0),
+                                ("top_h", 1), ("incre_interval", 1)):  # fmt: skip
+            value = getattr(self, argument)
+            whole = value is None or (isinstance(value, int) and value >= least)
+            require(whole, argument, value, f"None or an integer of at least {least}")
+        whole = isinstance(self.seed, int) and self.seed >= 0
+        require(whole, "seed", self.seed, "an integer of at least 0")
+        require_smoothing(self)
+
+    @property
+    def scaling(self) -> float:
+        return self.lora_alpha / self.target_r
+
+    def wrap(self, base: nn.Module) -> IncreLoRALinear:
+        return IncreLoRALinear(base, self.r, self.scaling, self.lora_dropout)
+
+    def schedule(
+        self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
+    ) -> IncreLoRASchedule:
+        return IncreLoRASchedule(self, model, optimizer, total_steps)
+
+
+class IncreLoRASchedule(Schedule):
+    """Scores the modules of one IncreLoRA run after every step, and lets the best ones grow.
+
+    What grows together becomes a parameter group of its own. The groups are there, empty, from the
+    start, so that any learning-rate scheduler made after this object counts them; their rate is the
+    scheduler's, times a warm-up that is applied around the optimizer's step.
+
+    scores (modules,): smoothed sensitivity times uncertainty; grown: [(step, modules)] so far.
+    """
+
+    def __init__(
+        self, method: IncreLoRA, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
+    ):
+        super().__init__(model, optimizer, total_steps)
+        self.method = method
+        self.layers = require_layers(model, IncreLoRALinear)
+        self.target = method.target_r * len(self.layers)
+        if any("initial_lr" in group for group in optimizer.param_groups):
+            raise ValueError(
+                "optimizer: a learning-rate scheduler has counted its parameter groups already: "
+                "allowed is one without; make the method's schedule first, then the scheduler"
+            )
+        self._plan()
+        self.done = 0
+        self.grown: list[tuple[int, list[str]]] = []
+        self.scores: Tensor | float = 0.0
+        self.sensitivity = SmoothedSensitivity(method.beta1, method.beta2)
+        options = {key: v for key, v in optimizer.param_groups[0].items() if key != "params"}
+        self.first_group = len(optimizer.param_groups)
+        for _ in range(math.ceil(self.missing / self.top_h)):
+            optimizer.add_param_group(options | {"params": []})
+        optimizer.register_step_pre_hook(self._lower_rates)
+        optimizer.register_step_post_hook(self._restore_rates)
+        for layer in self.layers.values():
+            layer.watched = self.missing > 0
+
+    @property
+    def groups(self) -> list[dict]:
+        """The parameter groups of what has grown or will, in order."""
+        return self.optimizer.param_groups[self.first_group :]
+
+    @property
+    def missing(self) -> int:
+        """How many components are still to grow."""
+        return max(0, self.target - sum(layer.r for layer in self.layers.values()))
+
+    def _plan(self) -> None:
+        """Fill in what the method leaves open, and see that the target can be reached."""
+        method, total, missing = self.method, self.total_steps, self.missing
+        self.init_warmup = total // 10 if method.init_warmup is None else method.init_warmup
+        early = max(0, total // 2 - self.init_warmup)
+        self.interval = method.incre_interval or max(1, early // 20)
+        self.top_h = method.top_h or max(1, math.ceil(missing / max(1, early // self.interval)))
+        self.growth_warmup = method.growth_warmup
+        if self.growth_warmup is None:
+            self.growth_warmup = self.interval
+        growths = max(0, total - 1 - self.init_warmup) // self.interval
+        at_once = min(self.top_h, len(self.layers))
+        require(
+            growths * at_once >= missing,
+            "target_r", method.target_r,
+            f"what {growths} growths of {at_once} of the {len(self.layers)} modules can reach in "
+            f"total_steps={total} (init_warmup={self.init_warmup}, incre_interval="
+            f"{self.interval}, top_h={self.top_h}): {missing} components are missing",
+        )  # fmt: skip
+
+    def loss(self) -> Tensor:
+        pairs = (layer.factors()[:2] for layer in self.layers.values())
+        return self.method.orth_reg_weight * orthogonality(pairs)
+
+    def is_event(self, n: int) -> bool:
+        """Whether modules grow after step n."""
+        since = n - self.init_warmup
+        return 0 < since and since % self.interval == 0 and n < self.total_steps
+
+    @torch.no_grad()
+    def step(self, n: int) -> list[RankEvent]:
+        self.done = n
+        missing = self.missing
+        if not missing:
+            return []
+        taken = torch.stack([layer.take_score() for layer in self.layers.values()])
+        self.scores = self.sensitivity.update(taken)
+        if not self.is_event(n):
+            return []
+        names = self.choose(n, min(self.top_h, missing))
+        lowest = min(self.scores[list(self.layers).index(name)].item() for name in names)
+        events = [RankEvent(n, "grow", m, self.layers[m].r, threshold=lowest) for m in names]
+        self._grow(n, names)
+        return events
+
+    def choose(self, n: int, count: int) -> list[str]:
+        """Which `count` modules grow after step n, in module order."""
+        if not self.scores.isfinite().all():
+            at = int((~self.scores.isfinite()).nonzero()[0])
+            raise ValueError(
+                f"scores: {list(self.layers)[at]!r} has {self.scores[at].item()} after step {n}: "
+                "allowed are finite numbers"
+            )
+        best = self.scores.sort(descending=True, stable=True).indices[:count].tolist()
+        return [name for i, name in enumerate(self.layers) if i in best]
+
+    def _grow(self, n: int, names: list[str]) -> None:
+        generator = step_generator(self.method.seed, n)
+        group = self.groups[len(self.grown)]
+        for name in names:
+            group["params"] += self.layers[name].grow(generator)
+        self.grown.append((n, names))
+        if not self.missing:
+            for layer in self.layers.values():
+                layer.watched = False
+
+    def _lower_rates(self, *_) -> None:
+        """Before the optimizer's step: the warm-up of each group that has grown."""
+        self.full_rates = [group["lr"] for group in self.groups]
+        for group, (born, _) in zip(self.groups, self.grown):
+            age = self.done + 1 - born
+            if age < self.growth_warmup:
+                group["lr"] = group["lr"] * age / self.growth_warmup
+
+    def _restore_rates(self, *_) -> None:
+        for group, rate in zip(self.groups, self.full_rates):
+            group["lr"] = rate
+
+    def state_dict(self) -> dict:
+        mean, uncertainty = self.sensitivity.mean, self.sensitivity.uncertainty
+        return {
+            "done": self.done,
+            "grown": list(self.grown),
+            "mean": mean,
+            "uncertainty": uncertainty,
+        }
+
+    def prepare(self, state: dict) -> None:
+        if set(state) != {"done", "grown", "mean", "uncertainty"}:
+            raise ValueError(f"state={sorted(state)}: allowed is the state of an IncreLoRASchedule")
+        grown = [(n, list(names)) for n, names in state["grown"]]
+        known = grown[: len(self.grown)] == self.grown and len(grown) <= len(self.groups)
+        if not known or not {name for _, names in grown for name in names} <= self.layers.keys():
+            raise ValueError("state: its modules have grown in another way than this model can")
+        for n, names in grown[len(self.grown) :]:
+            self._grow(n, names)
+
+    def load_state_dict(self, state: dict) -> None:
+        self.prepare(state)
+        self.done = state["done"]
+        like = next(iter(self.layers.values())).blocks_E[0]
+        self.sensitivity.mean = torch.as_tensor(state["mean"]).to(like)
+        self.sensitivity.uncertainty = torch.as_tensor(state["uncertainty"]).to(like)
+        self.scores = self.sensitivity.mean * self.sensitivity.uncertainty
