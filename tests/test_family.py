@@ -3,6 +3,7 @@ where peft has the method, else the definition."""
 
 import copy
 import math
+from dataclasses import replace
 
 import peft
 import pytest
@@ -105,7 +106,7 @@ def test_a_tied_head_does_not_move_the_embedding(tiny, method):
     model, _ = tiny
     embedding = model.get_input_embeddings().weight
     before = embedding.detach().clone()
-    bl.attach(model, type(method)(r=R, target_modules=["lm_head"]))
+    bl.attach(model, replace(method, target_modules=["lm_head"]))
     move_(model)
     restart_(model)
     adapted = model(IDS).logits
@@ -139,12 +140,13 @@ def test_a_bfloat16_base_is_started_from_and_given_back_exactly(method):
     layers = bl.attach(model, method)
     for layer in layers.values():
         assert layer.lora_A.dtype == layer.lora_B.dtype == torch.float32
-        assert not layer.delta_weight().any()
+        assert layer.delta_weight().abs().max() < 1e-7  # IncreLoRA's reserve is not nothing
     y = model(x)
     assert y.dtype == torch.bfloat16
     close(y, before, 2**-7)  # the last digit: the bias is added to a rounded product
     y.float().sum().backward()
-    assert all(layer.lora_B.grad.dtype == torch.float32 for layer in layers.values())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(trained) >= 4 and all(p.grad.dtype == torch.float32 for p in trained)
     move_(model)
     restart_(model)
     adapted = model(x).float()
@@ -193,7 +195,9 @@ def test_state_dict_carries_the_whole_layer(method):
 def test_fit_learns_and_leaves_the_base_alone(tiny, method):
     model, task = tiny[0], bl.load_task("subtraction")
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    history = bl.fit(model, task, method=method, **RUN | {"steps": 40})
+    svd_shaped = isinstance(method, bl.AdaLoRA | bl.IncreLoRA)  # E starts at zero, A and B small
+    rate = 2e-2 if svd_shaped else 4e-3
+    history = bl.fit(model, task, method=method, **RUN | {"steps": 40, "lr": rate})
     assert sum(history.losses[-5:]) < 0.8 * sum(history.losses[1:6])
     bl.detach(model)
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
@@ -204,7 +208,7 @@ def test_one_loop_runs_all_eight(tiny, name, tmp_path):
     model, (x, labels) = tiny[0], (IDS, IDS.flip(1))
     method = bl.METHODS[name]()
     layers = bl.attach(model, method)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     schedule = method.schedule(model, optimizer, 60)
     rate, history = method.lr_scheduler(optimizer, 5, 60), bl.RankHistory(every=10)
     losses = []
