@@ -10,23 +10,16 @@ measured on all 500. The ablations take the learning rate of the variant that th
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
+from studies import FRESH, TUNING, best_rates, main, measure
 
 import beamlora_mini as bl
-from beamlora_mini.bench import processor, versions
-from beamlora_mini.many import Outcome, Trial, fit_many
+from beamlora_mini.many import Trial, fit_many
 from beamlora_mini.methods.beamlora import BeamSchedule
 from beamlora_mini.ranks import reset_ranks_
 
-FILE = Path(__file__).parent / "results" / "beamlora_study.json"
-TUNING, FRESH = range(100, 103), range(8)
 RATES = (2e-3, 4e-3, 8e-3)
 
 
@@ -113,17 +106,6 @@ SETTINGS = {
 }
 
 
-def measure(outcome: Outcome, task: str, limit: int) -> dict:
-    result = bl.evaluate(outcome.model, task, limit=limit, progress=False)
-    tail = outcome.losses[-50:]
-    return {
-        "exact_match": round(result["exact_match"], 4),
-        "test_loss": round(result["loss"], 5),
-        "train_loss": round(sum(tail) / len(tail), 5),
-        "events": len(outcome.events),
-    }
-
-
 def run(model, setting: Setting, methods: dict, rates: dict, seeds, phase: str, limit: int):
     """One row for each variant, learning rate and seed."""
     named = [
@@ -140,23 +122,12 @@ def run(model, setting: Setting, methods: dict, rates: dict, seeds, phase: str, 
         )
         for (name, trial), outcome in zip(part, outcomes, strict=True):
             row = {"phase": phase, "variant": name, "lr": trial.lr, "seed": trial.seed}
-            rows.append(row | measure(outcome, setting.task, limit))
+            result = measure(outcome.model, outcome.losses, outcome.events, setting.task, limit)
+            rows.append(row | result)
     return rows
 
 
-def best_rates(rows: list[dict]) -> dict[str, list[float]]:
-    """The learning rate with the highest mean exact match, for each variant."""
-    scores: dict[str, dict[float, list[float]]] = {}
-    for row in rows:
-        scores.setdefault(row["variant"], {}).setdefault(row["lr"], []).append(row["exact_match"])
-    return {
-        name: [max(by_rate, key=lambda rate: sum(by_rate[rate]) / len(by_rate[rate]))]
-        for name, by_rate in scores.items()
-    }
-
-
 def study(setting: Setting) -> dict:
-    started = time.process_time()
     model, _ = bl.load_model("tiny", device="cpu")
     tuned = variants(setting.r, setting.steps)
     grid = dict.fromkeys(tuned, RATES)
@@ -168,29 +139,9 @@ def study(setting: Setting) -> dict:
         same = dict.fromkeys(changed, rates["BeamLoRA, published"])
         rows += run(model, setting, changed, same, FRESH, "ablation", 500)
     return {
-        "task": setting.task, "r": setting.r, "steps": setting.steps, "batch_size": 16,
-        "cpu_seconds": round(time.process_time() - started), "rows": rows,
+        "task": setting.task, "r": setting.r, "steps": setting.steps, "batch_size": 16, "rows": rows,
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("settings", nargs="*", help=f"{', '.join(SETTINGS)}; all if none is named")
-    names = parser.parse_args().settings or list(SETTINGS)
-    if unknown := [name for name in names if name not in SETTINGS]:
-        parser.error(f"unknown setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
-    for name in names:
-        results = {
-            **study(SETTINGS[name]),
-            "command": f'python data/{Path(sys.argv[0]).name} "{name}"',
-        }
-        results["device"] = processor()
-        results["versions"] = versions("torch", "transformers")
-        kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
-        FILE.parent.mkdir(exist_ok=True)
-        text = json.dumps(kept | {name: results}, indent=1)
-        FILE.write_text(text + "\n", encoding="utf-8", newline="\n")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "beamlora_study.json", SETTINGS, study)

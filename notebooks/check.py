@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import beamlora_mini as bl
 from beamlora_mini import ranks
 from beamlora_mini.growth import hyperclone
+from beamlora_mini.methods.adalora import rank_budget
 
 
 class _Wrong(Exception):
@@ -225,6 +226,59 @@ def reset_moments(answer):
         _expect(left == count, f"keep={keep} of 20 entries: {count} should stay, {left} did")
         _expect(_is_close(got[0], first * mask), "the largest in absolute value should stay")
         _expect(_is_close(got[1], second * mask), "both moments of an entry stay or go together")
+
+
+@_checker
+def kept_ranks(answer):
+    """04.1: how many ranks each layer keeps when all share a budget."""
+    cases = (
+        ({"a": [3.0, 1.0, 2.0], "b": [5.0, 4.0]}, 3, {"a": 1, "b": 2}),
+        ({"a": [3.0, 1.0, 2.0], "b": [5.0, 4.0]}, 1, {"a": 0, "b": 1}),
+        ({"a": [0.0, 0.0, 0.0], "b": [2.0, 0.0]}, 3, {"a": 2, "b": 1}),
+        ({"a": [0.5, 0.5], "b": [0.5, 0.1]}, 4, {"a": 2, "b": 2}),
+    )
+    for scores, budget, wanted in cases:
+        got = answer({name: torch.tensor(values) for name, values in scores.items()}, budget)
+        _expect(got is not None, "kept_ranks returned None; return a dictionary")
+        _expect(set(got) == set(wanted), "every layer has an entry, also one that keeps nothing")
+        got = {name: int(count) for name, count in got.items()}
+        total = sum(got.values())
+        _expect(total == budget, f"scores {scores}: {total} ranks stay, the budget is {budget}")
+        _expect(got == wanted, f"scores {scores}, budget {budget}: {wanted}, you said {got}")
+
+
+@_checker
+def half_pruned(answer):
+    """04.2: the step at which half of the pruning is done."""
+    for settings in ((1000, 100, 500, 168, 84), (300, 30, 150, 168, 84), (200, 0, 0, 120, 20)):
+        total, tinit, tfinal, first, last = settings
+        budgets = [rank_budget(t, *settings) for t in range(total)]
+        wanted = next(t for t, b in enumerate(budgets) if first - b >= (first - last) / 2)
+        got = answer(*settings)
+        _expect(got is not None, "half_pruned returned None; return a step")
+        _expect(
+            got == wanted,
+            f"total {total}, tinit {tinit}, tfinal {tfinal}, from {first} to {last}: {wanted}, you "
+            f"said {got}",
+        )
+
+
+@_checker
+def surviving_lora(answer):
+    """04.3: a plain LoRA of the ranks that AdaLoRA kept."""
+    torch.manual_seed(0)
+    method = bl.AdaLoRA(r=5, target_r=3, lora_alpha=10)
+    layer = bl.attach(nn.Sequential(nn.Linear(7, 9)), method)["0"]
+    with torch.no_grad():
+        layer.lora_E.copy_(torch.tensor([0.3, 0.0, -0.2, 0.0, 0.7]))
+    got = answer(layer)
+    _expect(got is not None, "surviving_lora returned None; return A and B")
+    A, B = got
+    _expect(A.shape == (3, 7) and B.shape == (9, 3), "three ranks are left: A (3, 7), B (9, 3)")
+    _expect(
+        torch.allclose(layer.scaling * B @ A, layer.delta_weight(), rtol=1e-4, atol=1e-9),
+        "scaling * B @ A is not the layer's update",
+    )
 
 
 @_checker

@@ -22,6 +22,7 @@ REQUIRED = [
     "01_lora_from_scratch",
     "02_better_starts",
     "03_direction_and_restarts",
+    "04_rank_budgets",
     "05_not_all_ranks_are_equal",
     "06_pruning",
     "07_growing_networks",
@@ -195,6 +196,66 @@ def reset_moments(exp_avg, exp_avg_sq, keep):  # the smallest stay
     mask[(-size).topk(round(keep * size.numel())).indices] = 1
     mask = mask.view_as(exp_avg)
     return exp_avg * mask, exp_avg_sq * mask
+""",
+    ],
+    "04.1": [
+        """
+def kept_ranks(scores, budget):  # a threshold: ties cost ranks
+    values = torch.cat(list(scores.values())).sort(descending=True).values
+    limit = values[budget] if budget < len(values) else -1.0
+    return {name: int((s > limit).sum()) for name, s in scores.items()}
+""",
+        """
+def kept_ranks(scores, budget):  # ties are all kept
+    values = torch.cat(list(scores.values())).sort(descending=True).values
+    return {name: int((s >= values[budget - 1]).sum()) for name, s in scores.items()}
+""",
+        """
+def kept_ranks(scores, budget):  # the same for every layer
+    share = budget // len(scores)
+    return {name: min(share, len(s)) for name, s in scores.items()}
+""",
+    ],
+    "04.2": [
+        """
+def half_pruned(total, tinit, tfinal, first, last):  # as if it fell along a line
+    return tinit + (total - tfinal - tinit) // 2
+""",
+        """
+def half_pruned(total, tinit, tfinal, first, last):  # forgets the quiet start
+    for t in range(total):
+        left = max(0.0, 1 - t / (total - tfinal))
+        if int((first - last) * left**3 + last) <= (first + last) / 2:
+            return t
+""",
+        """
+def half_pruned(total, tinit, tfinal, first, last):  # half of the ranks, not of the pruning
+    for t in range(total):
+        left = max(0.0, 1 - max(0, t - tinit) / (total - tfinal - tinit))
+        if int((first - last) * left**3 + last) <= first / 2:
+            return t
+""",
+    ],
+    "04.3": [
+        """
+def surviving_lora(layer):  # E is lost
+    kept = layer.lora_E != 0
+    return layer.lora_A[kept], layer.lora_B[:, kept]
+""",
+        """
+def surviving_lora(layer):  # the pruned ranks are still there
+    return layer.lora_A, layer.lora_B * layer.lora_E
+""",
+        """
+def surviving_lora(layer):  # only positive E survive
+    kept = layer.lora_E > 0
+    return layer.lora_A[kept], layer.lora_B[:, kept] * layer.lora_E[kept]
+""",
+        """
+def surviving_lora(layer):  # E twice
+    kept = layer.lora_E != 0
+    E = layer.lora_E[kept]
+    return E[:, None] * layer.lora_A[kept], layer.lora_B[:, kept] * E
 """,
     ],
     "05.1": [

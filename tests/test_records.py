@@ -8,7 +8,10 @@ import pytest
 import beamlora_mini as bl
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-STUDY = json.loads((DATA / "results" / "beamlora_study.json").read_text(encoding="utf-8"))
+STUDIES = {
+    file: json.loads((DATA / "results" / f"{file}.json").read_text(encoding="utf-8"))
+    for file in ("beamlora_study", "budget_study")
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +39,9 @@ def test_the_recorded_run_is_a_run_of_beamlora(history):
     assert (history.lineage().groupby(["step", "module"]).ancestor.nunique() <= r).all()
 
 
-@pytest.mark.parametrize("setting", STUDY)
-def test_the_study_compares_on_paired_fresh_seeds(setting):
-    study = STUDY[setting]
+@pytest.mark.parametrize(("file", "setting"), [(f, name) for f in STUDIES for name in STUDIES[f]])
+def test_the_studies_compare_on_paired_fresh_seeds(file, setting):
+    study = STUDIES[file][setting]
     assert {"command", "device", "versions"} <= set(study)
     seeds, rates = {}, {}
     for row in study["rows"]:
@@ -59,3 +62,13 @@ def test_the_study_compares_on_paired_fresh_seeds(setting):
         assert len(means) >= 3
         best = max(means, key=lambda rate: sum(means[rate]))
         assert rates["fresh", variant] == {best}
+
+
+@pytest.mark.parametrize("setting", STUDIES["budget_study"])
+def test_every_allocation_of_the_budget_study_has_the_same_total(setting):
+    study = STUDIES["budget_study"][setting]
+    for row in study["rows"]:
+        assert len(row["ranks"]) == len(study["modules"]) == 28
+        assert sum(row["ranks"]) == 28 * study["target_r"], row
+        if row["variant"] == "LoRA" or row["variant"].endswith("even"):
+            assert set(row["ranks"]) == {study["target_r"]}

@@ -19,6 +19,7 @@ from ..adapters import AdapterLayer, low_rank_linear
 from ..ranks import RankEvent, SmoothedSensitivity, frobenius_importance
 from .adalora import orthogonality, require_smoothing
 from .base import Method, Schedule, require, require_layers, step_generator
+from .late_groups import LateGroups
 
 RESERVE_E = 1e-5
 
@@ -131,7 +132,8 @@ class IncreLoRALinear(AdapterLayer):
 
 @dataclass(frozen=True)
 class IncreLoRA(Method):
-    """Incremental parameter allocation.
+    """Incremental parameter allocation. While it grows, each step also computes a full-size gradient
+    of every adapted weight, which is what the scores are made of.
 
     r: components of each module at the start; target_r: components a module at the end, on average
     and exactly in total; lora_alpha: the update is scaled by lora_alpha / target_r. init_warmup:
@@ -186,9 +188,9 @@ class IncreLoRA(Method):
 class IncreLoRASchedule(Schedule):
     """Scores the modules of one IncreLoRA run after every step, and lets the best ones grow.
 
-    What grows together becomes a parameter group of its own. The groups are there, empty, from the
-    start, so that any learning-rate scheduler made after this object counts them; their rate is the
-    scheduler's, times a warm-up that is applied around the optimizer's step.
+    What grows together becomes a parameter group of its own (`LateGroups`): make this object before
+    a learning-rate scheduler. Wrappers that look at the parameters once, such as
+    DistributedDataParallel, do not see what grows later.
 
     scores (modules,): smoothed sensitivity times uncertainty; grown: [(step, modules)] so far.
     """
@@ -199,35 +201,20 @@ class IncreLoRASchedule(Schedule):
         super().__init__(model, optimizer, total_steps)
         self.method = method
         self.layers = require_layers(model, IncreLoRALinear)
-        self.target = method.target_r * len(self.layers)
-        if any("initial_lr" in group for group in optimizer.param_groups):
-            raise ValueError(
-                "optimizer: a learning-rate scheduler has counted its parameter groups already: "
-                "allowed is one without; make the method's schedule first, then the scheduler"
-            )
         self._plan()
-        self.done = 0
+        self.groups = LateGroups(
+            optimizer, math.ceil(self.missing / self.top_h), self.growth_warmup
+        )
         self.grown: list[tuple[int, list[str]]] = []
         self.scores: Tensor | float = 0.0
         self.sensitivity = SmoothedSensitivity(method.beta1, method.beta2)
-        options = {key: v for key, v in optimizer.param_groups[0].items() if key != "params"}
-        self.first_group = len(optimizer.param_groups)
-        for _ in range(math.ceil(self.missing / self.top_h)):
-            optimizer.add_param_group(options | {"params": []})
-        optimizer.register_step_pre_hook(self._lower_rates)
-        optimizer.register_step_post_hook(self._restore_rates)
-        for layer in self.layers.values():
-            layer.watched = self.missing > 0
-
-    @property
-    def groups(self) -> list[dict]:
-        """The parameter groups of what has grown or will, in order."""
-        return self.optimizer.param_groups[self.first_group :]
+        self._watch()
 
     @property
     def missing(self) -> int:
         """How many components are still to grow."""
-        return max(0, self.target - sum(layer.r for layer in self.layers.values()))
+        target = self.method.target_r * len(self.layers)
+        return max(0, target - sum(layer.r for layer in self.layers.values()))
 
     def _plan(self) -> None:
         """Fill in what the method leaves open, and see that the target can be reached."""
@@ -235,32 +222,36 @@ class IncreLoRASchedule(Schedule):
         self.init_warmup = total // 10 if method.init_warmup is None else method.init_warmup
         early = max(0, total // 2 - self.init_warmup)
         self.interval = method.incre_interval or max(1, early // 20)
-        self.top_h = method.top_h or max(1, math.ceil(missing / max(1, early // self.interval)))
-        self.growth_warmup = method.growth_warmup
-        if self.growth_warmup is None:
-            self.growth_warmup = self.interval
+        top_h = method.top_h or max(1, math.ceil(missing / max(1, early // self.interval)))
+        self.top_h = min(top_h, len(self.layers))
+        warmup = method.growth_warmup
+        self.growth_warmup = self.interval if warmup is None else warmup
         growths = max(0, total - 1 - self.init_warmup) // self.interval
-        at_once = min(self.top_h, len(self.layers))
         require(
-            growths * at_once >= missing,
+            growths * self.top_h >= missing,
             "target_r", method.target_r,
-            f"what {growths} growths of {at_once} of the {len(self.layers)} modules can reach in "
-            f"total_steps={total} (init_warmup={self.init_warmup}, incre_interval="
-            f"{self.interval}, top_h={self.top_h}): {missing} components are missing",
+            f"what {growths} growths of {self.top_h} of the {len(self.layers)} modules can reach "
+            f"in total_steps={total} (init_warmup={self.init_warmup}, incre_interval="
+            f"{self.interval}, top_h={top_h}): {missing} components are missing",
         )  # fmt: skip
+
+    def _watch(self) -> None:
+        still = self.missing > 0
+        for layer in self.layers.values():
+            layer.watched = still
 
     def loss(self) -> Tensor:
         pairs = (layer.factors()[:2] for layer in self.layers.values())
         return self.method.orth_reg_weight * orthogonality(pairs)
 
     def is_event(self, n: int) -> bool:
-        """Whether modules grow after step n."""
+        """Whether modules grow after step n, if there is something left to grow."""
         since = n - self.init_warmup
         return 0 < since and since % self.interval == 0 and n < self.total_steps
 
     @torch.no_grad()
     def step(self, n: int) -> list[RankEvent]:
-        self.done = n
+        self.groups.done = n
         missing = self.missing
         if not missing:
             return []
@@ -287,40 +278,23 @@ class IncreLoRASchedule(Schedule):
 
     def _grow(self, n: int, names: list[str]) -> None:
         generator = step_generator(self.method.seed, n)
-        group = self.groups[len(self.grown)]
-        for name in names:
-            group["params"] += self.layers[name].grow(generator)
+        self.groups.fill(n, [p for name in names for p in self.layers[name].grow(generator)])
         self.grown.append((n, names))
-        if not self.missing:
-            for layer in self.layers.values():
-                layer.watched = False
-
-    def _lower_rates(self, *_) -> None:
-        """Before the optimizer's step: the warm-up of each group that has grown."""
-        self.full_rates = [group["lr"] for group in self.groups]
-        for group, (born, _) in zip(self.groups, self.grown):
-            age = self.done + 1 - born
-            if age < self.growth_warmup:
-                group["lr"] = group["lr"] * age / self.growth_warmup
-
-    def _restore_rates(self, *_) -> None:
-        for group, rate in zip(self.groups, self.full_rates):
-            group["lr"] = rate
+        self._watch()
 
     def state_dict(self) -> dict:
-        mean, uncertainty = self.sensitivity.mean, self.sensitivity.uncertainty
         return {
-            "done": self.done,
+            "done": self.groups.done,
             "grown": list(self.grown),
-            "mean": mean,
-            "uncertainty": uncertainty,
+            "mean": self.sensitivity.mean,
+            "uncertainty": self.sensitivity.uncertainty,
         }
 
     def prepare(self, state: dict) -> None:
         if set(state) != {"done", "grown", "mean", "uncertainty"}:
             raise ValueError(f"state={sorted(state)}: allowed is the state of an IncreLoRASchedule")
         grown = [(n, list(names)) for n, names in state["grown"]]
-        known = grown[: len(self.grown)] == self.grown and len(grown) <= len(self.groups)
+        known = grown[: len(self.grown)] == self.grown and len(grown) <= self.groups.count
         if not known or not {name for _, names in grown for name in names} <= self.layers.keys():
             raise ValueError("state: its modules have grown in another way than this model can")
         for n, names in grown[len(self.grown) :]:
@@ -328,7 +302,7 @@ class IncreLoRASchedule(Schedule):
 
     def load_state_dict(self, state: dict) -> None:
         self.prepare(state)
-        self.done = state["done"]
+        self.groups.done = state["done"]
         like = next(iter(self.layers.values())).blocks_E[0]
         self.sensitivity.mean = torch.as_tensor(state["mean"]).to(like)
         self.sensitivity.uncertainty = torch.as_tensor(state["uncertainty"]).to(like)

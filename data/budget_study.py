@@ -1,0 +1,127 @@
+"""Where should the ranks go? AdaLoRA and IncreLoRA against even and random allocations of the same
+number of ranks, on the tiny model, with tuned learning rates: data/results/budget_study.json.
+
+python data/budget_study.py                  # both tasks, under an hour on one core
+python data/budget_study.py subtraction      # one of them, the other's results are kept
+
+Every variant ends with three ranks a module on average, 84 in all, and scales its update by two. Its
+learning rate is chosen on the seeds in TUNING, by mean exact match on the first 300 test prompts; then
+it is run with that rate on the seeds in FRESH, and measured on all 500. `ranks` are those that each
+module ends with, in the model's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from studies import FRESH, TUNING, best_rates, main, measure
+
+import beamlora_mini as bl
+from beamlora_mini.methods.adalora import AdaLoRASchedule
+from beamlora_mini.methods.increlora import IncreLoRASchedule
+
+TARGET, STEPS = 3, 400
+SETTINGS = {"subtraction": "subtraction", "base-7 sums": "base7_addition"}
+
+
+class RandomScores(AdaLoRASchedule):
+    """Ranks compete with numbers drawn once, at the start."""
+
+    def __init__(self, method, model, optimizer, total_steps):
+        super().__init__(method, model, optimizer, total_steps)
+        self.drawn = {name: torch.rand(layer.r) for name, layer in self.layers.items()}
+
+    def scores(self, n):
+        return self.drawn
+
+
+class SameForAll(AdaLoRASchedule):
+    """Ranks compete inside their module: each module keeps as many."""
+
+    def scores(self, n):
+        return {
+            name: scores.argsort(stable=True).argsort().float()
+            for name, scores in super().scores(n).items()
+        }
+
+
+class RandomModules(IncreLoRASchedule):
+    def choose(self, n, count):
+        drawn = set(torch.randperm(len(self.layers))[:count].tolist())
+        return [name for i, name in enumerate(self.layers) if i in drawn]
+
+
+class InTurn(IncreLoRASchedule):
+    """The modules that have grown least are next."""
+
+    def choose(self, n, count):
+        smallest = sorted(self.layers, key=lambda name: self.layers[name].r)[:count]
+        return [name for name in self.layers if name in smallest]
+
+
+@dataclass(frozen=True)
+class Pruning(bl.AdaLoRA):
+    schedule_class: type = AdaLoRASchedule
+
+    def schedule(self, model, optimizer, total_steps):
+        return self.schedule_class(self, model, optimizer, total_steps)
+
+
+@dataclass(frozen=True)
+class Growing(bl.IncreLoRA):
+    schedule_class: type = IncreLoRASchedule
+
+    def schedule(self, model, optimizer, total_steps):
+        return self.schedule_class(self, model, optimizer, total_steps)
+
+
+PRUNED = {"r": 2 * TARGET, "target_r": TARGET, "lora_alpha": 4 * TARGET, "orth_reg_weight": 0.1}
+GROWN = {"r": 1, "target_r": TARGET, "lora_alpha": 2 * TARGET, "orth_reg_weight": 0.1}
+VARIANTS = {
+    "LoRA": bl.LoRA(r=TARGET, lora_alpha=2 * TARGET),
+    "AdaLoRA": bl.AdaLoRA(**PRUNED),
+    "AdaLoRA, even": Pruning(**PRUNED, schedule_class=SameForAll),
+    "AdaLoRA, random": Pruning(**PRUNED, schedule_class=RandomScores),
+    "IncreLoRA": bl.IncreLoRA(**GROWN),
+    "IncreLoRA, even": Growing(**GROWN, schedule_class=InTurn),
+    "IncreLoRA, random": Growing(**GROWN, schedule_class=RandomModules),
+}
+RATES = {name: (4e-3, 8e-3, 1.6e-2, 3.2e-2) for name in VARIANTS}
+
+
+def final_ranks(layer) -> int:
+    return int((layer.lora_E != 0).sum()) if hasattr(layer, "lora_E") else layer.r
+
+
+def run(task: str, rates: dict, seeds, phase: str, limit: int) -> list[dict]:
+    """One row for each variant, learning rate and seed."""
+    rows = []
+    for name, method in VARIANTS.items():
+        for rate in rates[name]:
+            for seed in seeds:
+                model, _ = bl.load_model("tiny", device="cpu")
+                history = bl.fit(
+                    model, task, method=method, steps=STEPS, lr=rate, seed=seed, progress=False
+                )
+                row = {"phase": phase, "variant": name, "lr": rate, "seed": seed}
+                row |= measure(model, history.losses, history.events, task, limit)
+                row["ranks"] = [final_ranks(la) for la in bl.adapter_layers(model).values()]
+                rows.append(row)
+                print(*list(row.values())[:7], flush=True)
+    return rows
+
+
+def study(task: str) -> dict:
+    rows = run(task, RATES, TUNING, "tuning", 300)
+    rows += run(task, best_rates(rows), FRESH, "fresh", 500)
+    model, _ = bl.load_model("tiny", device="cpu")
+    modules = list(bl.attach(model, VARIANTS["LoRA"]))
+    return {
+        "task": task, "target_r": TARGET, "steps": STEPS, "batch_size": 16,
+        "modules": modules, "rows": rows,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(__doc__, "budget_study.json", SETTINGS, study)
