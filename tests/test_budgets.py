@@ -171,7 +171,9 @@ def test_a_pruned_rank_may_come_back_until_the_choice_is_final():
     train_(model, optimizer, schedule, 1, first=40)  # t = 39 is odd: trained on, not yet chosen
     revived = [layers[name].lora_E.detach()[~schedule.kept[name]] for name in layers]
     assert torch.cat(revived).abs().min() > 0
+    scores = {name: layer.rank_importance().clone() for name, layer in layers.items()}
     events += train_(model, optimizer, schedule, 20, first=41)
+    assert all(torch.equal(layer.rank_importance(), scores[n]) for n, layer in layers.items())
     assert {event.kind for event in events} == {"prune", "revive"}
     assert max(event.step for event in events) <= 41
     alive = {(name, i) for name in layers for i in range(8)}
