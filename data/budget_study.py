@@ -25,7 +25,7 @@ TARGET, STEPS = 3, 400
 SETTINGS = {"subtraction": "subtraction", "base-7 sums": "base7_addition"}
 
 
-class RandomScores(AdaLoRASchedule):
+class RandomRanks(AdaLoRASchedule):
     """Ranks compete with numbers drawn once, at the start."""
 
     def __init__(self, method, model, optimizer, total_steps):
@@ -36,17 +36,29 @@ class RandomScores(AdaLoRASchedule):
         return self.drawn
 
 
+class RandomModules(RandomRanks):
+    """As many ranks in each module as lots would keep, but the module's best."""
+
+    def scores(self, n):
+        order = places(AdaLoRASchedule.scores(self, n))
+        return {name: drawn.sort().values[order[name]] for name, drawn in self.drawn.items()}
+
+
 class SameForAll(AdaLoRASchedule):
     """Ranks compete inside their module: each module keeps as many."""
 
     def scores(self, n):
-        return {
-            name: scores.argsort(stable=True).argsort().float()
-            for name, scores in super().scores(n).items()
-        }
+        return {name: order.float() for name, order in places(super().scores(n)).items()}
 
 
-class RandomModules(IncreLoRASchedule):
+def places(scores: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The place of each score in its module, 0 for the lowest."""
+    return {name: values.argsort(stable=True).argsort() for name, values in scores.items()}
+
+
+class RandomGrowth(IncreLoRASchedule):
+    """Lots are drawn anew for every growth."""
+
     def choose(self, n, count):
         drawn = set(torch.randperm(len(self.layers))[:count].tolist())
         return [name for i, name in enumerate(self.layers) if i in drawn]
@@ -81,11 +93,14 @@ GROWN = {"r": 1, "target_r": TARGET, "lora_alpha": 2 * TARGET, "orth_reg_weight"
 VARIANTS = {
     "LoRA": bl.LoRA(r=TARGET, lora_alpha=2 * TARGET),
     "AdaLoRA": bl.AdaLoRA(**PRUNED),
+    "AdaLoRA, no extra loss": bl.AdaLoRA(**PRUNED | {"orth_reg_weight": 0.0}),
     "AdaLoRA, even": Pruning(**PRUNED, schedule_class=SameForAll),
-    "AdaLoRA, random": Pruning(**PRUNED, schedule_class=RandomScores),
+    "AdaLoRA, random layers": Pruning(**PRUNED, schedule_class=RandomModules),
+    "AdaLoRA, random ranks": Pruning(**PRUNED, schedule_class=RandomRanks),
     "IncreLoRA": bl.IncreLoRA(**GROWN),
+    "IncreLoRA, no extra loss": bl.IncreLoRA(**GROWN | {"orth_reg_weight": 0.0}),
     "IncreLoRA, even": Growing(**GROWN, schedule_class=InTurn),
-    "IncreLoRA, random": Growing(**GROWN, schedule_class=RandomModules),
+    "IncreLoRA, random layers": Growing(**GROWN, schedule_class=RandomGrowth),
 }
 RATES = {name: (4e-3, 8e-3, 1.6e-2, 3.2e-2) for name in VARIANTS}
 

@@ -57,5 +57,5 @@ def main(description: str, file: str, settings: Mapping[str, object], study: Cal
         path = RESULTS / file
         kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(kept | {name: results}, indent=1)
+        text = json.dumps(kept | {name: results}).replace("}, {", "},\n{")  # a line for each run
         path.write_text(text + "\n", encoding="utf-8", newline="\n")

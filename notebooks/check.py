@@ -277,7 +277,7 @@ def surviving_lora(answer):
     _expect(A.shape == (3, 7) and B.shape == (9, 3), "three ranks are left: A (3, 7), B (9, 3)")
     _expect(
         torch.allclose(layer.scaling * B @ A, layer.delta_weight(), rtol=1e-4, atol=1e-9),
-        "scaling * B @ A is not the layer's update",
+        "scaling * B @ A is not the layer's update: E belongs into A or B, once, and scaling into neither",
     )
 
 
