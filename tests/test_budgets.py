@@ -434,6 +434,19 @@ def test_increlora_resumes_over_growth(tiny, tmp_path, crash_and_resume, step):
     assert state.keys() == wanted.keys() and all(torch.equal(state[n], wanted[n]) for n in state)
 
 
+def test_every_process_grows_the_same():
+    grown = []
+    for seed in (0, 1):
+        model = net()
+        bl.attach(model, GROW)
+        optimizer = adamw(model)
+        schedule = GROW.schedule(model, optimizer, 40)
+        torch.manual_seed(seed)  # what else was drawn makes no difference
+        train_(model, optimizer, schedule, 20)
+        grown.append(model.state_dict())
+    assert all(torch.equal(grown[0][n], grown[1][n]) for n in grown[0]) and len(grown[0]) > 20
+
+
 def test_a_grown_state_fits_a_fresh_model():
     grown, fresh = net(), net()
     for model in (grown, fresh):
