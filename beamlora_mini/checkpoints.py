@@ -70,10 +70,15 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
                 f"{name}={value!r}: {path} was written with {name}={saved.get(name)!r}; resume with "
                 "the same settings, or use another checkpoint_dir"
             )
-    wanted = {name: tuple(t.shape) for name, t in parameters.items()}.items()
-    _refuse({name: tuple(p.shape) for name, p in run.parameters().items()}.items() - wanted, path)
     run.schedule.prepare(state["schedule"])
-    _refuse({name: tuple(p.shape) for name, p in run.parameters().items()}.items() ^ wanted, path)
+    shapes = {name: tuple(p.shape) for name, p in run.parameters().items()}
+    differing = shapes.items() ^ {name: tuple(t.shape) for name, t in parameters.items()}.items()
+    if differing:
+        name, shape = min(differing)
+        raise ValueError(
+            f"checkpoint_dir: {path} is of another model: {len(differing)} parameters differ, the "
+            f"first is {name!r} of shape {shape}"
+        )
     with torch.no_grad():
         for name, parameter in run.parameters().items():
             parameter.copy_(parameters[name])
@@ -87,12 +92,3 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
     if len(state["cuda_rng"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda_rng"])
     return state["step"]
-
-
-def _refuse(differing: set, path: Path) -> None:
-    if differing:
-        name, shape = min(differing)
-        raise ValueError(
-            f"checkpoint_dir: {path} is of another model: {len(differing)} parameters differ, the "
-            f"first is {name!r} of shape {shape}"
-        )

@@ -81,7 +81,8 @@ class RankHistory:
         blocks = {self.steps[0]: ancestors}
         by_step: dict[int, list[RankEvent]] = {}
         for event in self.events:
-            by_step.setdefault(event.step, []).append(event)
+            if event.step > self.steps[0]:  # else the first record has seen it
+                by_step.setdefault(event.step, []).append(event)
         for step, events in sorted(by_step.items()):
             before = ancestors
             ancestors = {module: list(ranks) for module, ranks in before.items()}

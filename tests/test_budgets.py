@@ -7,13 +7,23 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
+from accelerate import Accelerator
 from peft.tuners.adalora.layer import RankAllocator
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR
+from torch.utils.checkpoint import checkpoint
 
 import beamlora_mini as bl
 from beamlora_mini.methods.adalora import orthogonality, rank_budget
-from beamlora_mini.ranks import budget_mask
+from beamlora_mini.ranks import (
+    add_noise_,
+    budget_mask,
+    expand_ranks_,
+    frobenius_importance,
+    reset_ranks_,
+    split_ranks_,
+    take_snapshot,
+)
 
 RUN = {"lr": 4e-3, "batch_size": 8, "progress": False}
 
@@ -225,7 +235,8 @@ def test_adalora_resumes(tiny, tmp_path, crash_and_resume, step):
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("target_r", 12), ("target_r", 0), ("target_r", 2.5), ("tinit", -1), ("tfinal", 1.5),
-     ("deltaT", 0), ("beta1", 1.0), ("beta2", 0.0), ("orth_reg_weight", -0.1)],
+     ("tfinal", 0), ("deltaT", 0), ("beta1", 1.0), ("beta2", 0.0), ("beta1", None), ("r", 1),
+     ("orth_reg_weight", -0.1), ("orth_reg_weight", math.inf), ("orth_reg_weight", None)],
 )  # fmt: skip
 def test_bad_adalora_settings(argument, value):
     with pytest.raises(ValueError, match=rf"^{argument}={value!r}: allowed is"):
@@ -251,6 +262,67 @@ def test_a_score_that_is_not_finite_is_named():
     with pytest.raises(ValueError, match=r"'2' has nan at rank 1"):
         for n in (1, 2):
             schedule.step(n)
+
+
+def test_the_start_and_the_plan_of_adalora():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(200, 200))
+    method = bl.AdaLoRA()
+    layer = bl.attach(model, method)["0"]
+    assert method.target_r == 8 and layer.r == 12 and layer.scaling == 16 / 12
+    for factor in (layer.lora_A, layer.lora_B):
+        assert abs(factor.std() - 0.02) < 0.002 and abs(factor.mean()) < 0.002
+    assert not layer.lora_E.any() and not layer.rank_importance().any()
+    schedule = method.schedule(model, adamw(model), 200)
+    assert (schedule.tinit, schedule.tfinal) == (20, 100)
+
+
+@pytest.mark.parametrize("tfinal", [1, 7])
+def test_the_target_is_met_at_the_end(tfinal):
+    model = net()
+    method = bl.AdaLoRA(r=6, target_r=2, tinit=3, tfinal=tfinal, deltaT=5)
+    layers = bl.attach(model, method)
+    optimizer = adamw(model)
+    schedule = method.schedule(model, optimizer, 30)
+    train_(model, optimizer, schedule, 30)
+    assert sum(int((layer.lora_E != 0).sum()) for layer in layers.values()) == 4
+    assert not schedule.sensitivity  # what only the choices needed is given back
+
+
+def test_adalora_may_go_back_over_the_freeze():
+    """A state from before the final choice, loaded after it, gives the same run again."""
+    model = net()
+    method = bl.AdaLoRA(r=6, target_r=2, tinit=3, tfinal=10, deltaT=2)
+    bl.attach(model, method)
+    optimizer = adamw(model)
+    schedule = method.schedule(model, optimizer, 30)
+    train_(model, optimizer, schedule, 15)
+    saved = copy.deepcopy(
+        {"m": model.state_dict(), "o": optimizer.state_dict(), "s": schedule.state_dict()}
+    )
+    first = train_(model, optimizer, schedule, 15, first=16)
+    after = copy.deepcopy(model.state_dict())
+    model.load_state_dict(saved["m"])
+    optimizer.load_state_dict(saved["o"])
+    schedule.load_state_dict(saved["s"])
+    assert train_(model, optimizer, schedule, 15, first=16) == first
+    assert all(torch.equal(t, after[n]) for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", [bl.AdaLoRA(r=4, target_r=2), bl.IncreLoRA(r=2, target_r=3)])
+def test_ranks_with_an_e_are_not_moved(method):
+    model = net()
+    layer = bl.attach(model, method)["0"]
+    optimizer = adamw(model)
+    snapshot = take_snapshot(model, optimizer) if isinstance(method, bl.AdaLoRA) else None
+    for move in (
+        lambda: expand_ranks_(layer, optimizer, [0], [1], snapshot),
+        lambda: split_ranks_(layer, optimizer, [0], [1]),
+        lambda: reset_ranks_(layer, optimizer, [0]),
+        lambda: add_noise_(layer, [0], 0.1),
+    ):
+        with pytest.raises(TypeError, match=r"^layer=\w+: allowed is one whose ranks"):
+            move()
 
 
 # --- IncreLoRA ---
@@ -365,6 +437,134 @@ def test_a_reachable_target_is_planned_without_settings():
         assert last <= steps // 2 and not schedule.missing
 
 
+def fresh():
+    model = net()
+    bl.attach(model, bl.IncreLoRA(target_r=3))
+    return model
+
+
+def test_when_and_how_it_grows():
+    model = net()
+    layers = bl.attach(model, GROW)
+    optimizer = adamw(model)
+    schedule = GROW.schedule(model, optimizer, 40)
+    events = train_(model, optimizer, schedule, 40)
+    assert [event.step for event in events] == [7, 10, 13, 16]
+    for layer in layers.values():
+        A, B, E = layer.lora_A, layer.lora_B, layer.lora_E
+        torch.testing.assert_close(layer.rank_importance(), frobenius_importance(A, B) * E.abs())
+        assert (layer.rank_importance() > 0).all()
+    model = fresh()
+    plan = bl.IncreLoRA(target_r=3).schedule(model, adamw(model), 200)
+    assert (plan.init_warmup, plan.interval, plan.groups.warmup, plan.top_h) == (20, 4, 4, 1)
+
+
+def test_the_reserve_is_kept_apart_from_the_others():
+    model = fresh()
+    schedule = bl.IncreLoRA(target_r=3).schedule(model, adamw(model), 40)
+    schedule.loss().backward()
+    for layer in bl.adapter_layers(model).values():
+        assert layer.blocks_A[-1].grad.any() and layer.blocks_B[-1].grad.any()
+
+
+def test_what_grows_is_clipped_and_has_the_options_of_the_adapters(tiny, monkeypatch):
+    counts, clip = [], nn.utils.clip_grad_norm_
+
+    def counting(parameters, most):
+        counts.append(len(parameters))
+        return clip(parameters, most)
+
+    method = bl.IncreLoRA(r=1, target_r=2, top_h=28, init_warmup=2, incre_interval=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.utils, "clip_grad_norm_", counting)
+        bl.fit(tiny[0], "subtraction", method=method, steps=8, **RUN)
+    assert counts == [5 * 28] * 5 + [8 * 28] * 3
+    model = fresh()
+    head = nn.Linear(3, 3)
+    own = {"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([{"params": head.parameters(), "lr": 1e-5}, own], lr=0.1)
+    method.schedule(model, optimizer, 40)
+    assert len(optimizer.param_groups) > 2
+    for group in optimizer.param_groups[2:]:
+        assert group["lr"] == 0.1 and group["weight_decay"] == 0.0
+    with pytest.raises(ValueError, match="^optimizer: it does not train the model's adapters"):
+        method.schedule(model, torch.optim.AdamW(head.parameters()), 40)
+
+
+def test_a_skipped_or_failed_step_leaves_no_trace():
+    model = net()
+    bl.attach(model, GROW)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    schedule = GROW.schedule(model, optimizer, 40)
+    train_(model, optimizer, schedule, 7)
+    (model(torch.randn(4, 24)).sum() * math.inf).backward()  # too large: the step is left out
+    optimizer.zero_grad()
+    train_(model, optimizer, schedule, 2, first=8)
+    assert schedule.scores.isfinite().all() and (schedule.scores > 0).all()
+
+    def fail(*_):
+        raise RuntimeError("the optimizer's step failed")
+
+    hook = optimizer.register_step_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="step failed"):
+        optimizer.step()
+    hook.remove()
+    train_(model, optimizer, schedule, 1, first=10)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_scores_under_activation_checkpointing(reentrant):
+    scores = []
+    for checkpointed in (False, True):
+        model = net()
+        bl.attach(model, GROW)
+        schedule = GROW.schedule(model, adamw(model), 40)
+        schedule.step(1)
+        x = torch.randn(16, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        y = checkpoint(model, x, use_reentrant=reentrant) if checkpointed else model(x)
+        y.square().sum().backward()
+        scores.append([layer.take_score() for layer in bl.adapter_layers(model).values()])
+    torch.testing.assert_close(*scores)
+    assert min(scores[0]) > 0
+
+
+def test_several_processes_are_refused(monkeypatch):
+    model = fresh()
+    optimizer = adamw(model)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"^processes=2: allowed is one"):
+        bl.IncreLoRA(target_r=3).schedule(model, optimizer, 40)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_under_accelerate():
+    model = fresh()
+    optimizer = adamw(model)
+    wrapped = Accelerator(cpu=True).prepare(optimizer)
+    schedule = bl.IncreLoRA(target_r=3).schedule(model, wrapped, 40)
+    assert len(optimizer.param_groups) == 1 + schedule.groups.count
+    train_(model, wrapped, schedule, 40)
+    assert not schedule.missing
+
+
+def test_a_grown_model_is_not_the_one_to_resume_on(tiny, tmp_path):
+    model = tiny[0]
+    method = bl.IncreLoRA(r=1, target_r=2, top_h=7, init_warmup=1, incre_interval=2)
+    settings = {"steps": 12, "checkpoint_dir": tmp_path, **RUN}
+    bl.fit(model, "subtraction", method=method, **settings)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"began with other .*detach\(model\)"):
+        bl.fit(model, "subtraction", method=method, resume=True, **settings)
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[n], before[n]) for n in before)
+    assert not any(layer.watched for layer in bl.adapter_layers(model).values())
+    bl.detach(model)
+    assert bl.fit(model, "subtraction", method=method, resume=True, **settings).losses
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
 @pytest.mark.parametrize("order", ["rate first", "schedule first"])
 @pytest.mark.parametrize(
     "make", [lambda o: LambdaLR(o, lambda k: 1 / (k + 1)), lambda o: ExponentialLR(o, 0.9),
@@ -404,9 +604,7 @@ def test_new_parameters_warm_up_under_any_scheduler(make, order):
             if p.requires_grad and (p not in known or p in frozen):
                 born[p] = n
     assert len(born) == 2 * 3 and {0.25, 0.5, 0.75, 1} == set(moved)
-    assert (
-        all(layer.r == 2 for layer in layers.values()) or sum(la.r for la in layers.values()) == 4
-    )
+    assert sum(layer.r for layer in layers.values()) == 4
 
 
 def test_a_scheduler_made_too_early_is_refused():
@@ -475,7 +673,9 @@ def test_foreign_states_leave_the_schedule_as_it_was(tiny, tmp_path):
     for bad in (
         {"x": 1},
         state | {"grown": [(7, ["0", "nowhere"])]},
+        state | {"grown": [(7, ["0"] * 5)]},
         state | {"grown": [(n, ["0"]) for n in range(9)]},
+        state | {"start": {"0": (1, 40, 24), "2": (2, 12, 40)}},
     ):
         with pytest.raises(ValueError, match="^state"):
             schedule.load_state_dict(bad)
@@ -483,10 +683,18 @@ def test_foreign_states_leave_the_schedule_as_it_was(tiny, tmp_path):
     ada = bl.AdaLoRA(r=4, target_r=2)
     bl.attach(other := net(), ada)
     schedule = ada.schedule(other, adamw(other), 40)
-    state = schedule.state_dict()
-    for bad in ({"x": 1}, state | {"kept": {"0": torch.ones(4, dtype=torch.bool)}}):
+    state, kept = schedule.state_dict(), schedule.kept
+    wide = {"0": torch.zeros(40, 4), "2": torch.zeros(12, 5)}
+    parts = {n: {p: (wide[n], wide[n]) for p in ("lora_A", "lora_B", "lora_E")} for n in wide}
+    for bad in (
+        {"x": 1},
+        state | {"kept": {"0": torch.ones(4, dtype=torch.bool)}},
+        state | {"rank_scores": {"0": torch.ones(4), "2": torch.ones(3)}},
+        state | {"sensitivity": parts},
+    ):
         with pytest.raises(ValueError, match="^state"):
             schedule.load_state_dict(bad)
+        assert schedule.kept is kept
     with pytest.raises(TypeError, match="carries a IncreLoRALinear|carries a AdaLoRALinear"):
         ada.schedule(model, adamw(model), 40)
     with pytest.raises(TypeError, match="AdaLoRALinear"):
@@ -523,3 +731,6 @@ def test_a_history_of_growth_is_saved_and_has_its_lineage(tiny, tmp_path):
     assert len(loaded.to_pandas()) == len(history.to_pandas())
     last = history.lineage().query("step == step.max()")
     assert len(last) == 56 and (last["rank"] == last.ancestor).all()
+    late = bl.RankHistory(every=5)  # first recorded when some have grown
+    late.events, late.steps, late.importance = history.events, [10, 30], history.importance[2::4]
+    assert len(late.importance) == 2 and len(late.lineage().query("step == step.max()")) == 56

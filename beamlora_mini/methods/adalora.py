@@ -9,6 +9,7 @@ wherever they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,9 +20,12 @@ from ..adapters import AdapterLayer
 from ..ranks import RankEvent, SmoothedSensitivity, budget_mask, sensitivity_importance
 from .base import Method, Schedule, require, require_layers
 
+_TRIPLET = ("lora_A", "lora_E", "lora_B")
+
 
 class AdaLoRALinear(AdapterLayer):
-    """y = W x + b + s B (E * (A x)), with s = alpha / r for the r it starts with, for good.
+    """y = W x + b + s B (E * (A x)), with s = alpha / r for the r it starts with, for good. (peft and
+    the official code divide by r + 0.00001.)
 
     Shapes: x (..., in) -> (..., out); lora_A (r, in) and lora_B (out, r) start at N(0, 0.02^2),
     lora_E (r,) at zero. rank_scores (r,): the triplets' latest scores, zero before the first step.
@@ -56,11 +60,12 @@ def orthogonality(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 class AdaLoRA(Method):
     """Adaptive low-rank adaptation.
 
-    r: ranks of each module at the start; target_r: ranks a module at the end, on average. tinit:
-    steps before anything is pruned, None for a tenth of the run. tfinal: steps at the end in which
-    the choice is frozen, None for half of the run; in between the budget falls along a cubic.
-    deltaT: steps from one choice to the next. beta1, beta2: smoothing of the sensitivity and of its
-    uncertainty. orth_reg_weight: how strongly A and B are kept near orthonormal, in training.
+    r: ranks of each module at the start; target_r: ranks a module at the end, on average. tinit and
+    tfinal: how long all ranks are kept at the start, and the last choice at the end, in steps, None
+    for a tenth and for half of the run; in between the budget falls along a cubic. deltaT: steps
+    from one choice to the next. beta1, beta2: smoothing of the sensitivity and of its uncertainty.
+    orth_reg_weight: how strongly A and B are kept near orthonormal, in training. The scores take
+    twice the adapter's memory until the choice is final. A second run starts with all r ranks again.
     """
 
     r: int = 12
@@ -75,14 +80,15 @@ class AdaLoRA(Method):
     def __post_init__(self):
         super().__post_init__()
         target, every = self.target_r, self.deltaT
+        require(self.r >= 2, "r", self.r, "an integer of at least 2, to prune from")
         require(
             isinstance(target, int) and 1 <= target < self.r,
             "target_r", target, f"an integer from 1 to r - 1 = {self.r - 1}",
         )  # fmt: skip
-        for argument in ("tinit", "tfinal"):
+        for argument, least in (("tinit", 0), ("tfinal", 1)):
             steps = getattr(self, argument)
-            whole = steps is None or (isinstance(steps, int) and steps >= 0)
-            require(whole, argument, steps, "None or an integer of at least 0")
+            whole = steps is None or (isinstance(steps, int) and steps >= least)
+            require(whole, argument, steps, f"None or an integer of at least {least}")
         whole = isinstance(every, int) and every >= 1
         require(whole, "deltaT", every, "an integer of at least 1")
         require_smoothing(self)
@@ -100,14 +106,17 @@ def require_smoothing(method: Method) -> None:
     """Check the settings that AdaLoRA and IncreLoRA share."""
     for argument in ("beta1", "beta2"):
         value = getattr(method, argument)
-        require(0 < value < 1, argument, value, "a number between 0 and 1")
+        number = isinstance(value, int | float) and 0 < value < 1
+        require(number, argument, value, "a number between 0 and 1")
     weight = method.orth_reg_weight
-    require(weight >= 0, "orth_reg_weight", weight, "a number of at least 0")
+    number = isinstance(weight, int | float) and 0 <= weight < math.inf
+    require(number, "orth_reg_weight", weight, "a finite number of at least 0")
 
 
 def rank_budget(t: int, total_steps: int, tinit: int, tfinal: int, first: int, target: int) -> int:
-    """How many ranks all modules together may keep when t steps are done: `first` up to tinit,
-    `target` from total_steps - tfinal on, a cubic in between, steep at first."""
+    """How many ranks all modules together may keep after optimizer step t + 1 (the official code
+    counts from 0): `first` up to tinit, `target` from total_steps - tfinal on, a cubic in between,
+    steep at first, rounded down."""
     if t <= tinit:
         return first
     left = max(0.0, 1 - (t - tinit) / (total_steps - tfinal - tinit))
@@ -119,7 +128,8 @@ class AdaLoRASchedule(Schedule):
 
     kept: {module: (r,) bool}, the ranks that the latest choice kept. A pruned rank's E is zero, and
     goes on being trained until the next choice: it may earn its place back. After
-    total_steps - tfinal the choice is final.
+    total_steps - tfinal the choice is final. An event's threshold is the lowest score that was
+    kept, score_before the rank's own.
     """
 
     def __init__(
@@ -129,14 +139,18 @@ class AdaLoRASchedule(Schedule):
         self.method = method
         self.layers = require_layers(model, AdaLoRALinear)
         self.tinit = total_steps // 10 if method.tinit is None else method.tinit
-        self.tfinal = total_steps // 2 if method.tfinal is None else method.tfinal
+        self.tfinal = max(1, total_steps // 2) if method.tfinal is None else method.tfinal
         require(
             self.tinit + self.tfinal < total_steps,
             "tinit + tfinal", self.tinit + self.tfinal, f"less than total_steps={total_steps}",
         )  # fmt: skip
         self.kept = {name: torch.ones(la.r, dtype=torch.bool) for name, la in self.layers.items()}
-        self.sensitivity = {
-            name: {part: SmoothedSensitivity(method.beta1, method.beta2) for part in _TRIPLET}
+        self.sensitivity = self._fresh_sensitivity()
+
+    def _fresh_sensitivity(self) -> dict[str, dict[str, SmoothedSensitivity]]:
+        beta1, beta2 = self.method.beta1, self.method.beta2
+        return {
+            name: {part: SmoothedSensitivity(beta1, beta2) for part in _TRIPLET}
             for name in self.layers
         }
 
@@ -211,19 +225,19 @@ class AdaLoRASchedule(Schedule):
         if set(state) != {"kept", "rank_scores", "sensitivity"}:
             raise ValueError(f"state={sorted(state)}: allowed is the state of an AdaLoRASchedule")
         sizes = {name: layer.r for name, layer in self.layers.items()}
-        if {name: len(kept) for name, kept in state["kept"].items()} != sizes:
+        loaded = self._fresh_sensitivity() if state["sensitivity"] else {}
+        try:
+            same = {name: len(kept) for name, kept in state["kept"].items()} == sizes
+            same &= {name: len(scores) for name, scores in state["rank_scores"].items()} == sizes
+            for name, parts in loaded.items():
+                for part, smoothed in parts.items():
+                    like = getattr(self.layers[name], part)
+                    means = (torch.as_tensor(m).to(like) for m in state["sensitivity"][name][part])
+                    smoothed.mean, smoothed.uncertainty = (m.expand_as(like) for m in means)
+        except (KeyError, RuntimeError):
+            same = False
+        if not same:
             raise ValueError("state: its ranks are of another model: names or sizes differ")
-        self.kept = dict(state["kept"])
+        self.kept, self.sensitivity = dict(state["kept"]), loaded
         for name, layer in self.layers.items():
             layer.rank_scores.copy_(state["rank_scores"][name])
-        if not state["sensitivity"]:
-            self.sensitivity.clear()
-        for name, parts in state["sensitivity"].items():
-            for part, (mean, uncertainty) in parts.items():
-                like = getattr(self.layers[name], part)
-                smoothed = self.sensitivity[name][part]
-                smoothed.mean = torch.as_tensor(mean).to(like)
-                smoothed.uncertainty = torch.as_tensor(uncertainty).to(like)
-
-
-_TRIPLET = ("lora_A", "lora_E", "lora_B")

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn, optim
 
 from ..adapters import AdapterLayer, low_rank_linear
@@ -22,6 +23,22 @@ from .base import Method, Schedule, require, require_layers, step_generator
 from .late_groups import LateGroups
 
 RESERVE_E = 1e-5
+
+
+class _Watch(torch.autograd.Function):
+    """y as it is; its backward pass shows dL/dy and the adapter's input x to the layer."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, x: Tensor, layer: IncreLoRALinear) -> Tensor:
+        ctx.save_for_backward(x)  # and not in a closure: activation checkpointing can drop it
+        ctx.layer = layer
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ctx.layer.see(gradient, *ctx.saved_tensors)
+        return gradient, None, None
 
 
 class IncreLoRALinear(AdapterLayer):
@@ -47,7 +64,8 @@ class IncreLoRALinear(AdapterLayer):
         self.register_load_state_dict_pre_hook(IncreLoRALinear._make_room)
 
     def _add_block(self, k: int, e: float, generator: torch.Generator | None = None) -> None:
-        like = {"dtype": self.factor_dtype, "device": self.weight.device}
+        dtype = self.blocks_A[0].dtype if len(self.blocks_A) else self.factor_dtype
+        like = {"dtype": dtype, "device": self.weight.device}
 
         def normal(*shape: int) -> nn.Parameter:
             return nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(**like))
@@ -58,20 +76,26 @@ class IncreLoRALinear(AdapterLayer):
 
     def grow(self, generator: torch.Generator | None = None) -> list[nn.Parameter]:
         """Make the reserve a component like the others and start a new one (N(0, 0.02^2), from
-        `generator`, a CPU one). The function stays. Returns the parameters that are new to an
-        optimizer: the E of the one, A and B of the other."""
-        active = self.blocks_E[-1].requires_grad_(True)
+        `generator`, a CPU one). The function stays, but for what the new reserve adds with its E
+        of 1e-5. Returns the parameters that are new to an optimizer: the E of the one, A and B of
+        the other."""
+        self.blocks_E[-1].requires_grad_(True)
         self._add_block(1, RESERVE_E, generator)
         self.blocks_E[-1].requires_grad_(False)
         self.r += 1
-        return [active, self.blocks_A[-1], self.blocks_B[-1]]
+        return self.new_in_block(len(self.blocks_A) - 1)
+
+    def new_in_block(self, i: int) -> list[nn.Parameter]:
+        """What became trainable when block i, not the first or second, was made."""
+        return [self.blocks_E[i - 1], self.blocks_A[i], self.blocks_B[i]]
 
     @staticmethod
     def _make_room(layer: IncreLoRALinear, state_dict: dict, prefix: str, *_) -> None:
-        """Before a state is loaded: have as many blocks as it has."""
+        """Before a state is loaded: have as many blocks as it has. (An optimizer does not learn of
+        them: `IncreLoRASchedule.prepare` is for going on with a run.)"""
         blocks = sum(key.startswith(f"{prefix}blocks_A.") for key in state_dict)
         while len(layer.blocks_A) < blocks:
-            layer.grow()
+            layer.grow(torch.Generator())  # the numbers will be overwritten
 
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """(A (r + 1, in), B (out, r + 1), E (r + 1,)): all components, the reserve last."""
@@ -80,15 +104,15 @@ class IncreLoRALinear(AdapterLayer):
 
     @property
     def lora_A(self) -> Tensor:
-        return self.factors()[0][:-1]
+        return torch.cat(list(self.blocks_A)[:-1])
 
     @property
     def lora_B(self) -> Tensor:
-        return self.factors()[1][:, :-1]
+        return torch.cat(list(self.blocks_B)[:-1], dim=1)
 
     @property
     def lora_E(self) -> Tensor:
-        return self.factors()[2][:-1]
+        return torch.cat(list(self.blocks_E)[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged_weight is not None:
@@ -97,14 +121,13 @@ class IncreLoRALinear(AdapterLayer):
         dropped = self.adapter_input(x)
         y = low_rank_linear(x, self.weight, self.bias, A, B, self.scaling, E, x_adapter=dropped)
         if self.watched and y.requires_grad:
-            seen = (x if dropped is None else dropped).detach()
-            y.register_hook(lambda gradient: self._add_weight_gradient(gradient, seen))
+            y = _Watch.apply(y, (x if dropped is None else dropped).detach(), self)
         return y
 
-    def _add_weight_gradient(self, gradient: Tensor, x: Tensor) -> None:
+    def see(self, gradient: Tensor, x: Tensor) -> None:
         """Take in dL/dW of one backward pass; several add up until `take_score`."""
         gradient = gradient.flatten(0, -2)
-        product = (gradient.T @ x.flatten(0, -2).to(gradient)).to(self.factor_dtype)
+        product = (gradient.T @ x.flatten(0, -2).to(gradient)).to(self.blocks_A[0].dtype)
         if self.weight_gradient is None:
             self.weight_gradient = product
         else:
@@ -113,11 +136,13 @@ class IncreLoRALinear(AdapterLayer):
     @torch.no_grad()
     def take_score(self) -> Tensor:
         """How sensitive the loss is to this module's update dW: the sum of |dW * dL/d(dW)| over
-        all entries, divided by the root of their number. A number; forgets the gradient."""
+        all entries, divided by the root of their number. A number; forgets the gradient. Entries
+        that are not finite, of a step that was skipped for it, count as nothing."""
         gradient, self.weight_gradient = self.weight_gradient, None
         if gradient is None:
             return self.blocks_E[0].new_zeros(())
-        return (self.delta_weight() * gradient).abs().sum() / math.sqrt(gradient.numel())
+        entries = (self.delta_weight() * gradient).abs().nan_to_num(0, posinf=0)
+        return entries.sum() / math.sqrt(entries.numel())
 
     def delta_weight(self) -> Tensor:
         A, B, E = self.factors()
@@ -189,10 +214,11 @@ class IncreLoRASchedule(Schedule):
     """Scores the modules of one IncreLoRA run after every step, and lets the best ones grow.
 
     What grows together becomes a parameter group of its own (`LateGroups`): make this object before
-    a learning-rate scheduler. Wrappers that look at the parameters once, such as
-    DistributedDataParallel, do not see what grows later.
+    a learning-rate scheduler. One process only: a wrapper such as DistributedDataParallel would
+    neither average what the scores are made of nor the gradients of what grows.
 
-    scores (modules,): smoothed sensitivity times uncertainty; grown: [(step, modules)] so far.
+    scores (modules,): smoothed sensitivity times uncertainty; grown: [(step, modules)] so far. An
+    event's threshold is the lowest score that grew.
     """
 
     def __init__(
@@ -201,14 +227,16 @@ class IncreLoRASchedule(Schedule):
         super().__init__(model, optimizer, total_steps)
         self.method = method
         self.layers = require_layers(model, IncreLoRALinear)
+        processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        require(processes == 1, "processes", processes, "one: each would grow in its own way")
         self._plan()
-        self.groups = LateGroups(
-            optimizer, math.ceil(self.missing / self.top_h), self.growth_warmup
-        )
+        like = next(iter(self.layers.values())).blocks_A[0]
+        growths = math.ceil(self.missing / self.top_h)
+        self.groups = LateGroups(optimizer, growths, self.growth_warmup, like)
         self.grown: list[tuple[int, list[str]]] = []
-        self.scores: Tensor | float = 0.0
+        self.start = {name: (la.r, *la.weight.shape) for name, la in self.layers.items()}
+        self.scores = like.new_zeros(len(self.layers))
         self.sensitivity = SmoothedSensitivity(method.beta1, method.beta2)
-        self._watch()
 
     @property
     def missing(self) -> int:
@@ -236,6 +264,8 @@ class IncreLoRASchedule(Schedule):
         )  # fmt: skip
 
     def _watch(self) -> None:
+        """Have the layers take in their gradients, as long as something is to grow. (Not before the
+        first step, whose update is next to nothing: a schedule that is never used costs nothing.)"""
         still = self.missing > 0
         for layer in self.layers.values():
             layer.watched = still
@@ -257,22 +287,17 @@ class IncreLoRASchedule(Schedule):
             return []
         taken = torch.stack([layer.take_score() for layer in self.layers.values()])
         self.scores = self.sensitivity.update(taken)
-        if not self.is_event(n):
-            return []
-        names = self.choose(n, min(self.top_h, missing))
-        lowest = min(self.scores[list(self.layers).index(name)].item() for name in names)
-        events = [RankEvent(n, "grow", m, self.layers[m].r, threshold=lowest) for m in names]
-        self._grow(n, names)
+        events = []
+        if self.is_event(n):
+            names = self.choose(n, min(self.top_h, missing))
+            lowest = min(self.scores[list(self.layers).index(name)].item() for name in names)
+            events = [RankEvent(n, "grow", m, self.layers[m].r, threshold=lowest) for m in names]
+            self._grow(n, names)
+        self._watch()
         return events
 
     def choose(self, n: int, count: int) -> list[str]:
         """Which `count` modules grow after step n, in module order."""
-        if not self.scores.isfinite().all():
-            at = int((~self.scores.isfinite()).nonzero()[0])
-            raise ValueError(
-                f"scores: {list(self.layers)[at]!r} has {self.scores[at].item()} after step {n}: "
-                "allowed are finite numbers"
-            )
         best = self.scores.sort(descending=True, stable=True).indices[:count].tolist()
         return [name for i, name in enumerate(self.layers) if i in best]
 
@@ -280,10 +305,10 @@ class IncreLoRASchedule(Schedule):
         generator = step_generator(self.method.seed, n)
         self.groups.fill(n, [p for name in names for p in self.layers[name].grow(generator)])
         self.grown.append((n, names))
-        self._watch()
 
     def state_dict(self) -> dict:
         return {
+            "start": self.start,
             "done": self.groups.done,
             "grown": list(self.grown),
             "mean": self.sensitivity.mean,
@@ -291,19 +316,26 @@ class IncreLoRASchedule(Schedule):
         }
 
     def prepare(self, state: dict) -> None:
-        if set(state) != {"done", "grown", "mean", "uncertainty"}:
+        if set(state) != {"start", "done", "grown", "mean", "uncertainty"}:
             raise ValueError(f"state={sorted(state)}: allowed is the state of an IncreLoRASchedule")
+        if state["start"] != self.start:
+            raise ValueError(
+                "state: its run began with other modules, sizes or ranks than this model has: "
+                "allowed is the model as it was then; detach(model) undoes what has grown since"
+            )
         grown = [(n, list(names)) for n, names in state["grown"]]
-        known = grown[: len(self.grown)] == self.grown and len(grown) <= self.groups.count
-        if not known or not {name for _, names in grown for name in names} <= self.layers.keys():
-            raise ValueError("state: its modules have grown in another way than this model can")
+        left = self.missing + sum(len(names) for _, names in self.grown)
+        names = [name for _, names in grown for name in names]
+        known = grown[: len(self.grown)] == self.grown and set(names) <= self.layers.keys()
+        if not known or len(names) > left or len(grown) > self.groups.count:
+            raise ValueError("state: its modules have grown in another way than this model's")
         for n, names in grown[len(self.grown) :]:
             self._grow(n, names)
 
     def load_state_dict(self, state: dict) -> None:
         self.prepare(state)
         self.groups.done = state["done"]
-        like = next(iter(self.layers.values())).blocks_E[0]
-        self.sensitivity.mean = torch.as_tensor(state["mean"]).to(like)
-        self.sensitivity.uncertainty = torch.as_tensor(state["uncertainty"]).to(like)
+        self.sensitivity.mean = torch.as_tensor(state["mean"]).to(self.scores)
+        self.sensitivity.uncertainty = torch.as_tensor(state["uncertainty"]).to(self.scores)
         self.scores = self.sensitivity.mean * self.sensitivity.uncertainty
+        self._watch()

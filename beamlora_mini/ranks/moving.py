@@ -106,7 +106,7 @@ def expand_ranks_(
     source then. If the layer has `scores`, slot and source both get the mean of their two scores.
 
     Raises ValueError for indices out of range or lists of different lengths, TypeError as
-    `entrywise_states`; then nothing has changed. Source: BeamLoRA.
+    `entrywise_states` or for a layer with `lora_E`; then nothing has changed. Source: BeamLoRA.
     """
     _check_indices(layer, slots, sources)
     old = snapshot.of(layer)
@@ -191,6 +191,11 @@ def _ranks(tensor: Tensor, dim: int) -> Tensor:
 
 
 def _check_indices(layer: AdapterLayer, slots: list[int], sources: list[int]) -> None:
+    if hasattr(layer, "lora_E"):
+        raise TypeError(
+            f"layer={type(layer).__name__}: allowed is one whose ranks are a row of lora_A and a "
+            "column of lora_B each, without a lora_E"
+        )
     for argument, indices in (("slots", slots), ("sources", sources)):
         if not all(0 <= i < layer.r for i in indices):
             raise ValueError(f"{argument}={indices!r}: allowed are indices from 0 to {layer.r - 1}")
