@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from studies import FRESH, TUNING, best_rates, main, measure
+from studies import FRESH, TUNING, best_rates, main, measure, with_schedule
 
 import beamlora_mini as bl
 from beamlora_mini.many import Trial, fit_many
@@ -45,16 +45,6 @@ class RandomPruning(BeamSchedule):
         }
 
 
-@dataclass(frozen=True)
-class Variant(bl.BeamLoRA):
-    """BeamLoRA with another schedule."""
-
-    schedule_class: type = BeamSchedule
-
-    def schedule(self, model, optimizer, total_steps):
-        return self.schedule_class(self, model, optimizer, total_steps)
-
-
 def variants(r: int, steps: int) -> dict[str, bl.LoRA | bl.BeamLoRA]:
     """What is tuned. "published" keeps the published recipe's proportions as far as a short run
     can; "gentle" changes what made its events costly."""
@@ -79,9 +69,9 @@ def ablations(r: int, steps: int) -> dict[str, bl.LoRA | bl.BeamLoRA]:
     settings = {"r": r, "lora_alpha": 2 * r, "period": steps // 10}
     return others | {
         "scores only": replace(beam, period=steps),
-        "prune only": Variant(**settings, schedule_class=PruneOnly),
-        "fresh start": Variant(**settings, schedule_class=FreshStart),
-        "random pruning": Variant(**settings, schedule_class=RandomPruning),
+        "prune only": with_schedule(beam, PruneOnly),
+        "fresh start": with_schedule(beam, FreshStart),
+        "random pruning": with_schedule(beam, RandomPruning),
         "current copies": replace(beam, snapshot_lag=0),
         "moments not copied": replace(beam, copy_moments=False),
         "as published": bl.BeamLoRA.as_published(**settings),

@@ -6,16 +6,14 @@ python data/budget_study.py subtraction      # one of them, the other's results 
 
 Every variant ends with three ranks a module on average, 84 in all, and scales its update by two. Its
 learning rate is chosen on the seeds in TUNING, by mean exact match on the first 300 test prompts; then
-it is run with that rate on the seeds in FRESH, and measured on all 500. `ranks` are those that each
+it is run with that rate on the seeds in FRESH, and measured on all 500 (the same first 300 among them). `ranks` are those that each
 module ends with, in the model's order.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from studies import FRESH, TUNING, best_rates, main, measure
+from studies import FRESH, TUNING, best_rates, main, measure, with_schedule
 
 import beamlora_mini as bl
 from beamlora_mini.methods.adalora import AdaLoRASchedule
@@ -72,35 +70,19 @@ class InTurn(IncreLoRASchedule):
         return [name for name in self.layers if name in smallest]
 
 
-@dataclass(frozen=True)
-class Pruning(bl.AdaLoRA):
-    schedule_class: type = AdaLoRASchedule
-
-    def schedule(self, model, optimizer, total_steps):
-        return self.schedule_class(self, model, optimizer, total_steps)
-
-
-@dataclass(frozen=True)
-class Growing(bl.IncreLoRA):
-    schedule_class: type = IncreLoRASchedule
-
-    def schedule(self, model, optimizer, total_steps):
-        return self.schedule_class(self, model, optimizer, total_steps)
-
-
 PRUNED = {"r": 2 * TARGET, "target_r": TARGET, "lora_alpha": 4 * TARGET, "orth_reg_weight": 0.1}
 GROWN = {"r": 1, "target_r": TARGET, "lora_alpha": 2 * TARGET, "orth_reg_weight": 0.1}
 VARIANTS = {
     "LoRA": bl.LoRA(r=TARGET, lora_alpha=2 * TARGET),
     "AdaLoRA": bl.AdaLoRA(**PRUNED),
     "AdaLoRA, no extra loss": bl.AdaLoRA(**PRUNED | {"orth_reg_weight": 0.0}),
-    "AdaLoRA, even": Pruning(**PRUNED, schedule_class=SameForAll),
-    "AdaLoRA, random layers": Pruning(**PRUNED, schedule_class=RandomModules),
-    "AdaLoRA, random ranks": Pruning(**PRUNED, schedule_class=RandomRanks),
+    "AdaLoRA, even": with_schedule(bl.AdaLoRA(**PRUNED), SameForAll),
+    "AdaLoRA, random layers": with_schedule(bl.AdaLoRA(**PRUNED), RandomModules),
+    "AdaLoRA, random ranks": with_schedule(bl.AdaLoRA(**PRUNED), RandomRanks),
     "IncreLoRA": bl.IncreLoRA(**GROWN),
     "IncreLoRA, no extra loss": bl.IncreLoRA(**GROWN | {"orth_reg_weight": 0.0}),
-    "IncreLoRA, even": Growing(**GROWN, schedule_class=InTurn),
-    "IncreLoRA, random layers": Growing(**GROWN, schedule_class=RandomGrowth),
+    "IncreLoRA, even": with_schedule(bl.IncreLoRA(**GROWN), InTurn),
+    "IncreLoRA, random layers": with_schedule(bl.IncreLoRA(**GROWN), RandomGrowth),
 }
 RATES = {name: (4e-3, 8e-3, 1.6e-2, 3.2e-2) for name in VARIANTS}
 

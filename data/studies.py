@@ -11,9 +11,20 @@ from pathlib import Path
 
 import beamlora_mini as bl
 from beamlora_mini.bench import processor, versions
+from beamlora_mini.methods import Method, Schedule
 
 RESULTS = Path(__file__).parent / "results"
 TUNING, FRESH = range(100, 103), range(8)
+
+
+def with_schedule(method: Method, schedule_class: type[Schedule]) -> Method:
+    """The same settings with another schedule."""
+
+    class Variant(type(method)):
+        def schedule(self, model, optimizer, total_steps):
+            return schedule_class(self, model, optimizer, total_steps)
+
+    return Variant(**vars(method))
 
 
 def measure(model, losses: list[float], events: list, task: str, limit: int) -> dict:
