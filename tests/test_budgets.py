@@ -529,6 +529,19 @@ def test_scores_under_activation_checkpointing(reentrant):
     assert min(scores[0]) > 0
 
 
+def test_a_relu_in_place_after_a_watched_layer():
+    scores = []
+    for inplace in (False, True):
+        model = net()
+        model[1] = nn.ReLU(inplace=inplace)
+        bl.attach(model, GROW)
+        GROW.schedule(model, adamw(model), 40).step(1)
+        model(torch.ones(5, 24)).square().sum().backward()
+        scores.append([layer.take_score() for layer in bl.adapter_layers(model).values()])
+    torch.testing.assert_close(*scores)
+    assert min(scores[0]) > 0
+
+
 def test_several_processes_are_refused(monkeypatch):
     model = fresh()
     optimizer = adamw(model)

@@ -134,5 +134,6 @@ class Method:
         return get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps)
 
     def schedule(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int) -> Schedule:
-        """What the method does during training; see `Schedule`."""
+        """What the method does during training; see `Schedule`. Make it before a learning-rate
+        scheduler: it may add parameter groups."""
         return Schedule(model, optimizer, total_steps)

@@ -3,8 +3,8 @@ pays.
 
 The other way round from AdaLoRA: every module starts with r components (a rank each, written as
 B diag(E) A), and now and then the modules whose update the loss is most sensitive to get one more,
-until there are target_r a module on average. So that a new component is of use at once, each module
-trains one in reserve, with an E too small to matter.
+until there are target_r a module on average. So that a new component may be of use at once, each
+module trains one in reserve, with an E too small to matter.
 """
 
 from __future__ import annotations
@@ -79,15 +79,11 @@ class IncreLoRALinear(AdapterLayer):
         `generator`, a CPU one). The function stays, but for what the new reserve adds with its E
         of 1e-5. Returns the parameters that are new to an optimizer: the E of the one, A and B of
         the other."""
-        self.blocks_E[-1].requires_grad_(True)
+        active = self.blocks_E[-1].requires_grad_(True)
         self._add_block(1, RESERVE_E, generator)
         self.blocks_E[-1].requires_grad_(False)
         self.r += 1
-        return self.new_in_block(len(self.blocks_A) - 1)
-
-    def new_in_block(self, i: int) -> list[nn.Parameter]:
-        """What became trainable when block i, not the first or second, was made."""
-        return [self.blocks_E[i - 1], self.blocks_A[i], self.blocks_B[i]]
+        return [active, self.blocks_A[-1], self.blocks_B[-1]]
 
     @staticmethod
     def _make_room(layer: IncreLoRALinear, state_dict: dict, prefix: str, *_) -> None:
