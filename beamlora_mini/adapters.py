@@ -200,7 +200,7 @@ def attach(model: nn.Module, method) -> dict[str, AdapterLayer]:
             "use detach(model) or merge_and_unload(model) before attaching again"
         )
     targets = find_targets(model, method.target_modules)
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    trainable = trainable_parameters(model)
     flags = {p: p.requires_grad for p in model.parameters()}
     try:
         layers = {name: method.wrap(module) for name, module in targets.items()}
@@ -286,6 +286,11 @@ def require_adapters(model: nn.Module) -> dict[str, AdapterLayer]:
     if not layers:
         raise ValueError("model has no adapters: call attach(model, method) first")
     return layers
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """{name: parameter} of what requires a gradient now; some methods add to it in training."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

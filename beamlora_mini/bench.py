@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .adapters import attach, count_parameters
+from .adapters import attach, count_parameters, trainable_parameters
 from .history import RankHistory
 from .methods import METHODS
 from .models import load_model
@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
 
 def _adamw(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3, fused=True)
+    return torch.optim.AdamW(trainable_parameters(model).values(), 1e-3, fused=True)
 
 
 def _ours(name: str, **settings) -> Callable[[nn.Module], Run]:
@@ -69,8 +69,8 @@ def _peft(config: str, **settings) -> Callable[[nn.Module], Run]:
         common = {"lora_alpha": ALPHA, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
         made = peft.get_peft_model(model, getattr(peft, config)(**rank, **common, **settings))
         allocate = getattr(made.base_model, "update_and_allocate", None)
-        after = (lambda n: allocate(n - 1)) if allocate else Run._field_defaults["after"]
-        return Run(made, _adamw(made), after=after)  # peft's AdaLoRA adds to the loss itself
+        run = Run(made, _adamw(made))  # peft's AdaLoRA adds to the loss itself
+        return run._replace(after=lambda n: allocate(n - 1)) if allocate else run
 
     return build
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .adapters import trainable_parameters
 from .ranks import RankEvent
 
 FILE = "checkpoint.pt"
@@ -24,10 +25,6 @@ class Run(NamedTuple):
     record: Any
     history: Any  # a RankHistory, or None
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """{name: parameter} of what is trained now; a method may add to it."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
 
 def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
     """Write folder/checkpoint.pt. A crash while writing leaves the one before."""
@@ -36,7 +33,7 @@ def save(folder: str | Path, run: Run, settings: dict, step: int) -> None:
     state = {
         "step": step,
         "settings": settings,
-        "parameters": {name: p.detach() for name, p in run.parameters().items()},
+        "parameters": {name: p.detach() for name, p in trainable_parameters(run.model).items()},
         "optimizer": run.optimizer.state_dict(),
         "rate": run.rate.state_dict(),
         "schedule": run.schedule.state_dict(),
@@ -71,7 +68,8 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
                 "the same settings, or use another checkpoint_dir"
             )
     run.schedule.prepare(state["schedule"])
-    shapes = {name: tuple(p.shape) for name, p in run.parameters().items()}
+    present = trainable_parameters(run.model)
+    shapes = {name: tuple(p.shape) for name, p in present.items()}
     differing = shapes.items() ^ {name: tuple(t.shape) for name, t in parameters.items()}.items()
     if differing:
         name, shape = min(differing)
@@ -80,7 +78,7 @@ def load(folder: str | Path, run: Run, settings: dict) -> int:
             f"first is {name!r} of shape {shape}"
         )
     with torch.no_grad():
-        for name, parameter in run.parameters().items():
+        for name, parameter in present.items():
             parameter.copy_(parameters[name])
     run.optimizer.load_state_dict(state["optimizer"])
     run.rate.load_state_dict(state["rate"])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from . import checkpoints
-from .adapters import attach, attached_method, detach
+from .adapters import attach, attached_method, detach, trainable_parameters
 from .history import RankHistory
 from .methods.base import Method, require
 from .progress import progress_bar
@@ -98,7 +98,7 @@ def fit(
     if attaching:
         attach(model, method)
     method = method or present
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = trainable_parameters(model)
     if not parameters:
         raise ValueError("model has no parameter that requires a gradient: attach a method first")
 

@@ -6,8 +6,8 @@ python data/budget_study.py subtraction      # one of them, the other's results 
 
 Every variant ends with three ranks a module on average, 84 in all, and scales its update by two. Its
 learning rate is chosen on the seeds in TUNING, by mean exact match on the first 300 test prompts; then
-it is run with that rate on the seeds in FRESH, and measured on all 500 (the same first 300 among them). `ranks` are those that each
-module ends with, in the model's order.
+it is run with that rate on the seeds in FRESH, and measured on all 500 (the same first 300 among
+them). `ranks` are those that each module ends with, in the model's order.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch import Tensor, nn, optim
 
 from ..adapters import AdapterLayer
 from ..ranks import RankEvent, SmoothedSensitivity, budget_mask, sensitivity_importance
-from .base import Method, Schedule, require, require_layers
+from .base import Method, Schedule, require, require_layers, require_whole
 
 _TRIPLET = ("lora_A", "lora_E", "lora_B")
 
@@ -79,18 +79,15 @@ class AdaLoRA(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        target, every = self.target_r, self.deltaT
+        target = self.target_r
         require(self.r >= 2, "r", self.r, "an integer of at least 2, to prune from")
         require(
             isinstance(target, int) and 1 <= target < self.r,
             "target_r", target, f"an integer from 1 to r - 1 = {self.r - 1}",
         )  # fmt: skip
         for argument, least in (("tinit", 0), ("tfinal", 1)):
-            steps = getattr(self, argument)
-            whole = steps is None or (isinstance(steps, int) and steps >= least)
-            require(whole, argument, steps, f"None or an integer of at least {least}")
-        whole = isinstance(every, int) and every >= 1
-        require(whole, "deltaT", every, "an integer of at least 1")
+            require_whole(self, argument, least, or_none=True)
+        require_whole(self, "deltaT", 1)
         require_smoothing(self)
 
     def wrap(self, base: nn.Module) -> AdaLoRALinear:

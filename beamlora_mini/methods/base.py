@@ -56,6 +56,14 @@ def require(condition: bool, argument: str, value: object, allowed: str) -> None
         raise ValueError(f"{argument}={value!r}: allowed is {allowed}")
 
 
+def require_whole(settings: object, argument: str, least: int, or_none: bool = False) -> None:
+    """ValueError unless settings.argument is an integer of at least `least`, or None if allowed."""
+    value = getattr(settings, argument)
+    valid = (or_none and value is None) or (isinstance(value, int) and value >= least)
+    none = "None or " if or_none else ""
+    require(valid, argument, value, f"{none}an integer of at least {least}")
+
+
 def require_layers(model: nn.Module, kind: type[AdapterLayer]) -> dict[str, AdapterLayer]:
     """The model's {name: adapter}; one that is not of this kind is a TypeError."""
     layers = require_adapters(model)

@@ -27,7 +27,7 @@ from ..ranks import (
     top_p_mask,
     top_p_threshold,
 )
-from .base import Method, Schedule, require, require_layers, step_generator
+from .base import Method, Schedule, require, require_layers, require_whole, step_generator
 from .lora import LoRALinear
 
 
@@ -105,11 +105,7 @@ class BeamLoRA(Method):
     def __post_init__(self):
         super().__post_init__()
         for argument, least in (("period", 1), ("first_event", 1), ("seed", 0)):
-            value = getattr(self, argument)
-            require(
-                isinstance(value, int) and value >= least,
-                argument, value, f"an integer of at least {least}",
-            )  # fmt: skip
+            require_whole(self, argument, least)
         for argument in ("temperature", "score_lr_ratio"):
             value = getattr(self, argument)
             require(value > 0 and math.isfinite(value), argument, value, "a finite number above 0")

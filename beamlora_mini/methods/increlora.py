@@ -19,7 +19,7 @@ from torch import Tensor, nn, optim
 from ..adapters import AdapterLayer, low_rank_linear
 from ..ranks import RankEvent, SmoothedSensitivity, frobenius_importance
 from .adalora import orthogonality, require_smoothing
-from .base import Method, Schedule, require, require_layers, step_generator
+from .base import Method, Schedule, require, require_layers, require_whole, step_generator
 from .late_groups import LateGroups
 
 RESERVE_E = 1e-5
@@ -186,11 +186,8 @@ class IncreLoRA(Method):
         )  # fmt: skip
         for argument, least in (("init_warmup", 0), ("growth_warmup", 0),
                                 ("top_h", 1), ("incre_interval", 1)):  # fmt: skip
-            value = getattr(self, argument)
-            whole = value is None or (isinstance(value, int) and value >= least)
-            require(whole, argument, value, f"None or an integer of at least {least}")
-        whole = isinstance(self.seed, int) and self.seed >= 0
-        require(whole, "seed", self.seed, "an integer of at least 0")
+            require_whole(self, argument, least, or_none=True)
+        require_whole(self, "seed", 0)
         require_smoothing(self)
 
     @property
@@ -286,7 +283,8 @@ class IncreLoRASchedule(Schedule):
         events = []
         if self.is_event(n):
             names = self.choose(n, min(self.top_h, missing))
-            lowest = min(self.scores[list(self.layers).index(name)].item() for name in names)
+            scores = dict(zip(self.layers, self.scores.tolist()))
+            lowest = min(scores[name] for name in names)
             events = [RankEvent(n, "grow", m, self.layers[m].r, threshold=lowest) for m in names]
             self._grow(n, names)
         self._watch()

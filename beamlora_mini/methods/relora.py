@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..adapters import low_rank_linear
 from ..ranks import RankEvent, entrywise_states
-from .base import Method, Schedule, require, require_layers, step_generator
+from .base import Method, Schedule, require, require_layers, require_whole, step_generator
 from .lora import LoRALinear
 
 
@@ -77,8 +77,7 @@ class ReLoRA(Method):
     def __post_init__(self):
         super().__post_init__()
         every, warmup = self.merge_every, self.restart_warmup
-        whole = isinstance(every, int) and every >= 1
-        require(whole, "merge_every", every, "an integer of at least 1")
+        require_whole(self, "merge_every", 1)
         whole = isinstance(warmup, int) and 0 <= warmup < every
         require(
             whole, "restart_warmup", warmup, f"an integer from 0 to merge_every - 1 = {every - 1}"
