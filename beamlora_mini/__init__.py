@@ -26,7 +26,7 @@ from .methods import (
     ReLoRA,
 )
 from .models import load_model
-from .ranks import RankEvent
+from .events import RankEvent
 from .tasks import TASKS, load_task
 from .training import History, evaluate, fit
 

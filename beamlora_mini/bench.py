@@ -15,7 +15,6 @@ import argparse
 import copy
 import ctypes
 import gc
-import importlib.metadata
 import multiprocessing
 import platform
 import statistics
@@ -29,6 +28,7 @@ from torch import nn
 
 from .adapters import attach, count_parameters, trainable_parameters
 from .history import RankHistory
+from .machine import processor, versions
 from .methods import METHODS
 from .models import load_model
 
@@ -210,23 +210,6 @@ def table(
 def median_and_quartiles(values: list[float]) -> str:
     low, middle, high = statistics.quantiles(values, n=4)
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
-
-
-def processor() -> str:
-    """What computes here: the GPU's name, or the CPU's and the number of threads."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    model = [line for line in text.splitlines() if line.startswith("model name")]
-    name = model[0].split(":")[1].strip() if model else platform.processor()
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def versions(*libraries: str) -> dict[str, str]:
-    """{name: version} of Python and of installed packages, for the record of a measurement."""
-    found = {name: importlib.metadata.version(name) for name in libraries}
-    return {"Python": platform.python_version(), **found}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .adapters import trainable_parameters
-from .ranks import RankEvent
+from .events import RankEvent
 
 FILE = "checkpoint.pt"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .adapters import require_adapters
 from .methods.base import require
-from .ranks import RankEvent
+from .events import RankEvent
 
 
 class RankHistory:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from .adapters import adapter_layers, attach
 from .methods import BeamLoRA, LoRA
 from .methods.base import Method, Schedule, require
-from .progress import progress_bar
-from .ranks import RankEvent, score_importance
+from .machine import progress_bar
+from .events import RankEvent
+from .ranks import score_importance
 from .tasks import load_task
 from .training import collate, plan_batches, token_losses
 

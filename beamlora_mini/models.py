@@ -10,20 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from .machine import data_folder
+
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def data_folder() -> Path:
-    """Where the shipped models and tasks are: inside an installed wheel, else in the repository."""
-    package = Path(__file__).resolve().parent
-    folder = next((f for f in (package / "data", package.parent / "data") if f.is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError(
-            f"no data folder beside {package.name}: install the package again, or run it from a "
-            "clone of its repository"
-        )
-    return folder
 
 
 def find_smollm2() -> Path | None:

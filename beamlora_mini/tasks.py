@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
 
-from .models import data_folder
+from .machine import data_folder
 
 GSM8K_HUB_ID = "openai/gsm8k"  # Cobbe et al., arXiv 2110.14168
 

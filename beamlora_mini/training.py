@@ -23,7 +23,7 @@ from . import checkpoints
 from .adapters import attach, attached_method, detach, trainable_parameters
 from .history import RankHistory
 from .methods.base import Method, require
-from .progress import progress_bar
+from .machine import progress_bar
 from .tasks import load_task
 
 Task = str | Path | Dataset | DatasetDict

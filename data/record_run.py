@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import beamlora_mini as bl
-from beamlora_mini.bench import processor, versions
+from beamlora_mini.machine import processor, versions
 
 FILE = Path(__file__).parent / "runs" / "smollm2_beamlora.parquet"
 

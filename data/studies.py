@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import beamlora_mini as bl
-from beamlora_mini.bench import processor, versions
+from beamlora_mini.machine import processor, versions
 from beamlora_mini.methods import Method, Schedule
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn, optim
 
 from ..adapters import AdapterLayer
-from ..ranks import RankEvent, SmoothedSensitivity, budget_mask, sensitivity_importance
+from ..events import RankEvent
+from ..ranks import SmoothedSensitivity, budget_mask, sensitivity_importance
 from .base import Method, Schedule, require, require_layers, require_whole
 
 _TRIPLET = ("lora_A", "lora_E", "lora_B")

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_cosine_schedule_with_warmup
 
 from ..adapters import AdapterLayer, require_adapters
-from ..ranks import RankEvent
+from ..events import RankEvent
 
 
 class Schedule:

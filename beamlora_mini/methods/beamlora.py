@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn, optim
 
+from ..events import RankEvent
 from ..ranks import (
-    RankEvent,
     Snapshot,
     entrywise_states,
     expand_ranks_,

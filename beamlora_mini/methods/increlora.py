@@ -17,7 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn, optim
 
 from ..adapters import AdapterLayer, low_rank_linear
-from ..ranks import RankEvent, SmoothedSensitivity, frobenius_importance
+from ..events import RankEvent
+from ..ranks import SmoothedSensitivity, frobenius_importance
 from .adalora import orthogonality, require_smoothing
 from .base import Method, Schedule, require, require_layers, require_whole, step_generator
 from .late_groups import LateGroups

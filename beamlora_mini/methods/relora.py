@@ -17,7 +17,8 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..adapters import low_rank_linear
-from ..ranks import RankEvent, entrywise_states
+from ..events import RankEvent
+from ..ranks import entrywise_states
 from .base import Method, Schedule, require, require_layers, require_whole, step_generator
 from .lora import LoRALinear
 

@@ -20,7 +20,6 @@ from .importance import (
     sensitivity_importance,
 )
 from .moving import (
-    RankEvent,
     Snapshot,
     add_noise_,
     entrywise_states,
@@ -31,7 +30,6 @@ from .moving import (
 )
 
 __all__ = [
-    "RankEvent",
     "SmoothedSensitivity",
     "Snapshot",
     "activation_importance",

@@ -5,31 +5,11 @@ moments) belongs to it and moves with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn, optim
 
 from ..adapters import AdapterLayer, require_adapters
-
-
-class RankEvent(NamedTuple):
-    """One thing that a schedule did to one rank.
-
-    step: the optimizer step after which it happened, from 1; kind: "expand" (a copy of `source`
-    took the place of `slot`), "prune", "revive", "grow" or "restart"; module: the layer's qualified
-    name; slot: the rank's index, None where it is the whole layer; source: the index copied from;
-    threshold: what decided (each method says); score_before and score_after: of the slot.
-    """
-
-    step: int
-    kind: str
-    module: str
-    slot: int | None = None
-    source: int | None = None
-    threshold: float | None = None
-    score_before: float | None = None
-    score_after: float | None = None
 
 
 @dataclass

@@ -1,0 +1,49 @@
+"""Bad settings are refused by name: the argument, its value, and what is allowed."""
+
+from __future__ import annotations
+
+import math
+
+
+def require(condition: bool, argument: str, value: object, allowed: str) -> None:
+    """ValueError that names the argument, its value and what is allowed."""
+    if not condition:
+        raise ValueError(f"{argument}={value!r}: allowed is {allowed}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is an integer of at least `least`. True and False are not numbers."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number. True and False are not numbers."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def require_whole(argument: str, value: object, least: int, or_none: bool = False) -> None:
+    """ValueError unless value is an integer of at least `least`, or None where that is allowed."""
+    none = "None or " if or_none else ""
+    valid = (or_none and value is None) or is_whole(value, least)
+    require(valid, argument, value, f"{none}an integer of at least {least}")
+
+
+def require_number(
+    argument: str,
+    value: object,
+    allowed: str,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """ValueError unless value is a finite number with above < value, least <= value <= most and
+    value < below; `allowed` says so in words."""
+    inside = is_number(value) and above < value < below and least <= value <= most
+    require(inside, argument, value, allowed)
+
+
+def require_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
+    """ValueError unless value is one of the choices."""
+    require(value in choices, argument, value, " or ".join(map(repr, choices)))
