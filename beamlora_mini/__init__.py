@@ -13,6 +13,7 @@ from .adapters import (
     merge_and_unload,
     unmerge,
 )
+from .events import RankEvent
 from .history import RankHistory
 from .methods import (
     METHODS,
@@ -26,7 +27,6 @@ from .methods import (
     ReLoRA,
 )
 from .models import load_model
-from .events import RankEvent
 from .tasks import TASKS, load_task
 from .training import History, evaluate, fit
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import require_adapters
-from .methods.base import require
 from .events import RankEvent
+from .methods.base import require
 
 
 class RankHistory:

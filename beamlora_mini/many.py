@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import adapter_layers, attach
+from .events import RankEvent
+from .machine import progress_bar
 from .methods import BeamLoRA, LoRA
 from .methods.base import Method, Schedule, require
-from .machine import progress_bar
-from .events import RankEvent
 from .ranks import score_importance
 from .tasks import load_task
 from .training import collate, plan_batches, token_losses

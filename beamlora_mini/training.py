@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from . import checkpoints
 from .adapters import attach, attached_method, detach, trainable_parameters
 from .history import RankHistory
-from .methods.base import Method, require
 from .machine import progress_bar
+from .methods.base import Method, require
 from .tasks import load_task
 
 Task = str | Path | Dataset | DatasetDict
