@@ -3,7 +3,11 @@
 import beamlora_mini as bl
 """
 
-from .adapters import (
+from .evaluation import evaluate
+from .events import RankEvent
+from .fit import fit
+from .history import History, RankHistory
+from .layers import (
     AdapterLayer,
     adapter_layers,
     attach,
@@ -13,8 +17,6 @@ from .adapters import (
     merge_and_unload,
     unmerge,
 )
-from .events import RankEvent
-from .history import RankHistory
 from .methods import (
     METHODS,
     AdaLoRA,
@@ -22,13 +24,15 @@ from .methods import (
     DoRA,
     IncreLoRA,
     LoRA,
+    Method,
     MiLoRA,
     PiSSA,
+    RankSchedule,
     ReLoRA,
 )
 from .models import load_model
+from .run import Run
 from .tasks import TASKS, load_task
-from .training import History, evaluate, fit
 
 __version__ = "0.1.0"
 
@@ -42,11 +46,14 @@ __all__ = [
     "History",
     "IncreLoRA",
     "LoRA",
+    "Method",
     "MiLoRA",
     "PiSSA",
     "RankEvent",
     "RankHistory",
+    "RankSchedule",
     "ReLoRA",
+    "Run",
     "adapter_layers",
     "attach",
     "count_parameters",

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from .adapters import require_adapters
+from .checks import require_choice, require_whole
 from .events import RankEvent
-from .methods.base import require
+from .layers import require_adapters, unwrap
+from .ranks.choosing import to_cpu
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class History:
+    """What a run of `fit` did, one entry a step: losses, learning rates, events of the method's
+    schedule; and in total: seconds, tokens seen (padding not counted)."""
+
+    losses: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    events: list = field(default_factory=list)
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def running_mean(values: Sequence[float], width: int = 20) -> list[float]:
+    """Mean of the last `width` values at every step, fewer at the start: a loss curve to read."""
+    windows = (values[max(0, n - width) : n] for n in range(1, len(values) + 1))
+    return [sum(window) / len(window) for window in windows]
 
 
 class RankHistory:
@@ -28,7 +53,7 @@ class RankHistory:
     """
 
     def __init__(self, every: int = 10):
-        require(isinstance(every, int) and every >= 1, "every", every, "an integer of at least 1")
+        require_whole("every", every, 1)
         self.every = every
         self.steps: list[int] = []
         self.importance: list[dict[str, Tensor]] = []
@@ -46,22 +71,22 @@ class RankHistory:
         """Keep a step's events and, if it is one of every `every`, importance and loss."""
         self.events += events
         if step % self.every == 0:
-            layers = require_adapters(model)
-            values = [layer.rank_importance() for layer in layers.values()]
-            sizes = [len(v) for v in values]
-            on_cpu = torch.cat(values).float().cpu().split(sizes)  # one transfer for all modules
+            layers = require_adapters(unwrap(model))
+            values = to_cpu([layer.rank_importance() for layer in layers.values()])
             self.steps.append(step)
-            self.importance.append(dict(zip(layers, on_cpu)))
+            self.importance.append({name: v.float() for name, v in zip(layers, values)})
             self.losses.append(loss)
 
     def to_pandas(self, what: str = "importance") -> pd.DataFrame:
         """A table of "importance" (step, module, rank, importance), "events" (the fields of
         `RankEvent`) or "loss" (step, loss)."""
+        import pandas as pd
+
         if what == "events":
             return pd.DataFrame(self.events, columns=RankEvent._fields)
         if what == "loss":
             return pd.DataFrame({"step": self.steps, "loss": self.losses})
-        require(what == "importance", "what", what, "'importance', 'events' or 'loss'")
+        require_choice("what", what, ("importance", "events", "loss"))
         rows = [
             (step, module, rank, value)
             for step, modules in zip(self.steps, self.importance)
@@ -76,6 +101,8 @@ class RankHistory:
         One block of rows for the first recorded step and one for every step with an event. A rank
         that was expanded into takes over the ancestor of its source; one that grew is its own.
         """
+        import pandas as pd
+
         first = {module: list(range(len(values))) for module, values in self.importance[0].items()}
         ancestors = {module: list(ranks) for module, ranks in first.items()}
         blocks = {self.steps[0]: ancestors}
@@ -110,6 +137,10 @@ class RankHistory:
         """Write one Parquet file, a row for each fact: column `what` says whether it is an
         "importance" (step, module, rank, value), a "loss" (step, value) or the `kind` of an event
         (step, module, rank, source, threshold, score_before, score_after)."""
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         importance = self.to_pandas().rename(columns={"importance": "value"})
         loss = self.to_pandas("loss").rename(columns={"loss": "value"}).assign(what="loss")
         events = self.to_pandas("events").rename(columns={"kind": "what", "slot": "rank"})
@@ -125,6 +156,10 @@ class RankHistory:
     @classmethod
     def load(cls, path: str | Path) -> RankHistory:
         """Read what `save` wrote. Raises FileNotFoundError, or ValueError for another file."""
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         if not Path(path).is_file():
             raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
         try:

@@ -1,31 +1,35 @@
-"""Many small runs at once: their adapters stacked beside one frozen model.
+"""Many small runs at once, on one frozen model.
 
-A tiny model leaves most of a processor idle. Here S runs, which may differ in method, learning rate
-and seed, share every pass through the frozen layers; their adapters are (S, r, in) and (S, out, r)
-tensors, applied by one batched product. Each run sees the batches and gets the start that `fit`
-would give it, and its own gradient clipping, learning rate and events.
+A tiny model leaves most of a processor idle. Here S runs, which may differ in method, rank, learning
+rate and seed, share every pass through the frozen layers; what each adds, its own pair of factors
+(`AdapterLayer.plain`), is stacked with the others' for one batched product. Each run has the batches
+and the start that `fit` would give it, and a `Run` of its own.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adapters import adapter_layers, attach
+from .batches import collate, device_of, plan_batches, tokenizer_of
+from .checks import require, require_whole
 from .events import RankEvent
+from .fit import training
+from .layers import AdapterLayer, attach
+from .loss import token_losses
 from .machine import progress_bar
-from .methods import BeamLoRA, LoRA
-from .methods.base import Method, Schedule, require
-from .ranks import score_importance
-from .tasks import load_task
-from .training import collate, plan_batches, token_losses
+from .methods import Method
+from .run import Run
+from .tasks import Task, split_of
 
-PARTS = ("lora_A", "lora_B", "scores")
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults; no weight decay
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,155 +52,117 @@ class Outcome:
     events: list[RankEvent] = field(default_factory=list)
 
 
-class StackedLinear(nn.Module):
-    """S low-rank adapters on one frozen linear layer: the rows of x come in S equal blocks.
+class SideBySide(nn.Module):
+    """One frozen layer and S adapters on it, None where a run has none here: the rows of x come in S
+    equal blocks, (S * n, ..., in) -> (S * n, ..., out)."""
 
-    lora_A (S, r, in), lora_B (S, out, r), scores (S, r), temperature and scaling (S, 1).
-    """
-
-    def __init__(self, layers: list[nn.Module]):
+    def __init__(self, base: nn.Module, adapters: Sequence[AdapterLayer | None]):
         super().__init__()
-        first = layers[0]
-        self.base = first.base
-        self.lora_A = nn.Parameter(torch.stack([layer.lora_A.detach() for layer in layers]))
-        self.lora_B = nn.Parameter(torch.stack([layer.lora_B.detach() for layer in layers]))
-        scored = [hasattr(layer, "scores") for layer in layers]
-        self.scores = nn.Parameter(self.lora_A.new_zeros(len(layers), first.r), any(scored))
-        hot = [getattr(layer, "temperature", 1.0) for layer in layers]
-        self.temperature = self.lora_A.new_tensor(hot)[:, None]
-        self.scaling = self.lora_A.new_tensor([layer.scaling for layer in layers])[:, None]
-        # From here on each layer is a view of the stack, so schedules and `evaluate` work on it.
-        for s, (layer, has_scores) in enumerate(zip(layers, scored)):
-            for part in PARTS if has_scores else PARTS[:2]:
-                getattr(layer, part).data = getattr(self, part).data[s]
+        self.base = base
+        self.adapters = list(adapters)  # of their own models: no modules of this one
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.scaling.expand_as(self.scores)
-        if self.scores.requires_grad:
-            weights = weights * torch.func.vmap(score_importance)(self.scores, self.temperature)
         y = self.base(x)
-        rows = x.reshape(len(self.scores), -1, x.shape[-1])
-        z = (rows @ self.lora_A.mT) * weights[:, None]
-        return torch.baddbmm(y.view(len(z), -1, y.shape[-1]), z, self.lora_B.mT).view_as(y)
+        A, B = self.factors(y.dtype)
+        rows = x.reshape(len(A), -1, x.shape[-1])
+        out = torch.baddbmm(y.reshape(len(A), -1, y.shape[-1]), rows.to(y.dtype) @ A.mT, B.mT)
+        if any(type(a).observe is not AdapterLayer.observe for a in self.adapters if a):
+            seen = zip(self.adapters, out.unbind(), rows)
+            out = torch.stack([a.observe(y.clone(), x) if a else y for a, y, x in seen])
+        return out.view(y.shape)
+
+    def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(A (S, r, in), B (S, out, r)), filled up with zeros to the largest rank; A is scaled."""
+        pairs = [a.plain() if a else None for a in self.adapters]
+        most = max(len(pair[0]) for pair in pairs if pair)
+        some_A, some_B = next(pair for pair in pairs if pair)
+        As, Bs = [], []
+        for adapter, pair in zip(self.adapters, pairs):
+            A, B = pair or (some_A.detach()[:0], some_B.detach()[:, :0])
+            missing = most - len(A)
+            As.append(F.pad(adapter.scaling * A if adapter else A, (0, 0, 0, missing)))
+            Bs.append(F.pad(B, (0, missing)))
+        return torch.stack(As).to(dtype), torch.stack(Bs).to(dtype)
 
 
 def fit_many(
     model: nn.Module,
-    task: str,
-    trials: list[Trial],
+    task: Task,
+    trials: Sequence[Trial],
     *,
     steps: int,
     batch_size: int = 16,
     warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
+    max_grad_norm: float | None = 1.0,
+    tokenizer: Tokenizer | None = None,
     progress: bool = True,
 ) -> list[Outcome]:
-    """Run all trials side by side on `model`, whose weights they share and which is frozen by it.
+    """Run all trials side by side on `model`, whose weights they share and which stays as it is.
 
-    The trials' methods are LoRA or BeamLoRA without dropout, all of one rank. Settings as in `fit`,
-    whose losses each trial reproduces but for the order of sums. Uses the memory of S batches.
+    Any method whose update is one pair of factors (`plain`), which DoRA's is not, without dropout,
+    whose random numbers would be others than `fit`'s. Ranks and target modules may differ. Settings
+    as in `fit`, whose losses each trial reproduces but for the order of sums. Uses the memory of S
+    batches.
 
-    Raises ValueError for other methods, mixed ranks or an empty list.
+    Raises ValueError for other methods or an empty list; then nothing has changed.
     """
     require(len(trials) > 0, "trials", trials, "a non-empty list")
+    require_whole("batch_size", batch_size, 1)
     for trial in trials:
-        plain = isinstance(trial.method, LoRA | BeamLoRA) and trial.method.lora_dropout == 0
-        require(plain, "method", trial.method, "LoRA or BeamLoRA without dropout")
-        same = trial.method.r == trials[0].method.r
-        require(same, "r", trial.method.r, f"one rank for all trials, {trials[0].method.r}")
-    rows, tokenizer = load_task(task)["train"], model.tokenizer
+        dropout = trial.method.lora_dropout
+        require(dropout == 0, "lora_dropout", dropout, "0 in fit_many; use fit")
+        allowed = "one whose update is a pair of factors; use fit"
+        require(_has_plain(trial.method), "method", trial.method, allowed)
+    tokenizer, rows = tokenizer_of(model, tokenizer), split_of(task, "train")
     shared = {id(p): p for p in model.parameters()}
-    outcomes, plans = [], []
-    for trial in trials:
-        own = copy.deepcopy(model, dict(shared))
-        torch.manual_seed(trial.seed)
-        plans.append(plan_batches(rows, tokenizer, steps, batch_size, trial.seed))
-        attach(own, trial.method)
-        outcomes.append(Outcome(trial, own))
-    stacked = copy.deepcopy(model, dict(shared))
-    adapters = [adapter_layers(outcome.model) for outcome in outcomes]
-    layers = {name: StackedLinear([own[name] for own in adapters]) for name in adapters[0]}
-    for name, layer in layers.items():
-        stacked.set_submodule(name, layer)
-    adam = _StackedAdam(layers, outcomes, adapters)
-    schedules = adam.schedules(steps)
-    rates = torch.tensor([_rates(trial, round(warmup * steps), steps) for trial in trials]).T
+    flags = {p: p.requires_grad for p in model.parameters()}
+    outcomes, plans, runs = [], [], []
+    try:
+        for trial in trials:
+            own = copy.deepcopy(model, dict(shared)).train()
+            torch.manual_seed(trial.seed)
+            plans.append(plan_batches(rows, tokenizer, steps, batch_size, trial.seed))
+            attach(own, trial.method)
+            settings = {"warmup": warmup, "max_grad_norm": max_grad_norm}
+            runs.append(Run(own, steps=steps, lr=trial.lr, **settings))
+            outcomes.append(Outcome(trial, own))
+    except BaseException:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+        raise
+    together = _put_together(copy.deepcopy(model, dict(shared)), runs)
 
-    stacked.train()
-    bar = progress_bar(steps, f"fit {len(trials)} runs", progress)
-    for n in range(1, steps + 1):
-        batch = [example for plan in plans for example in plan[n - 1]]
-        batch = collate(batch, tokenizer.pad_token_id, model.device)
-        by_token, counted = token_losses(stacked, batch)
-        of_trial = (len(trials), -1)
-        losses = by_token.view(of_trial).sum(1) / counted.view(of_trial).sum(1)
-        losses.sum().backward()
-        adam.step(rates[n - 1], max_grad_norm)
-        for s, outcome in enumerate(outcomes):
-            outcome.losses.append(losses[s].item())
-            outcome.events += schedules[s].step(n)
-        bar.update()
-    bar.close()
+    with training(together), progress_bar(steps, f"fit {len(trials)} runs", progress) as bar:
+        for n in range(steps):
+            examples = [example for plan in plans for example in plan[n]]
+            batch = collate(examples, tokenizer.pad_token_id, device_of(model))
+            by_token, counted = token_losses(together, batch)
+            of_trial = (len(trials), -1)
+            losses = by_token.view(of_trial).sum(1) / counted.view(of_trial).sum(1)
+            sum((run.loss() for run in runs), start=losses.sum()).backward()
+            for run, outcome, loss in zip(runs, outcomes, losses.tolist()):
+                outcome.losses.append(loss)
+                outcome.events += run.update()
+            bar.update()
     return outcomes
 
 
-def _rates(trial: Trial, warmup_steps: int, steps: int) -> list[float]:
-    """The learning rate of every step, from the method's own scheduler."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=trial.lr)
-    scheduler = trial.method.lr_scheduler(optimizer, warmup_steps, steps)
-    rates = []
-    for _ in range(steps):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    return rates
+def _has_plain(method: Method) -> bool:
+    """Whether the method's update is a pair of factors: asked of a layer of it."""
+    rank = method.r
+    try:
+        method.wrap(nn.Linear(rank, rank)).plain()
+    except TypeError:
+        return False
+    return True
 
 
-class _StackedAdam:
-    """Adam over stacked parameters: one learning rate and one gradient norm for each trial."""
-
-    def __init__(
-        self,
-        layers: dict[str, StackedLinear],
-        outcomes: list[Outcome],
-        adapters: list[dict[str, nn.Module]],
-    ):
-        self.outcomes, self.count = outcomes, 0
-        ratio = [getattr(o.trial.method, "score_lr_ratio", 0.0) for o in outcomes]
-        parts = [(name, layer, part) for name, layer in layers.items() for part in PARTS]
-        self.parameters = [
-            (p, torch.zeros_like(p), torch.zeros_like(p), torch.tensor(ratio) if part == "scores" else 1.0)
-            for _, layer, part in parts
-            if (p := getattr(layer, part)).requires_grad
-        ]  # fmt: skip
-        # What a trial's schedule sees of the optimizer: views of the stacked moments.
-        self.views = [SimpleNamespace(state={}) for _ in outcomes]
-        moments = {p: (m, v) for p, m, v, _ in self.parameters}
-        for s, adapter in enumerate(adapters):
-            for name, layer, part in parts:
-                own, stack = adapter[name], getattr(layer, part)
-                if stack in moments and hasattr(own, part):
-                    m, v = moments[stack]
-                    state = {"exp_avg": m[s], "exp_avg_sq": v[s]}
-                    self.views[s].state[getattr(own, part)] = state
-
-    def schedules(self, steps: int) -> list[Schedule]:
-        return [
-            outcome.trial.method.schedule(outcome.model, view, steps)
-            for outcome, view in zip(self.outcomes, self.views)
-        ]
-
-    @torch.no_grad()
-    def step(self, rates: Tensor, max_grad_norm: float) -> None:
-        self.count += 1
-        squares = [p.grad.flatten(1).square().sum(1) for p, *_ in self.parameters]
-        norms = torch.stack(squares).sum(0).sqrt()
-        clip = (max_grad_norm / (norms + 1e-6)).clamp(max=1)
-        for p, m, v, ratio in self.parameters:
-            each = (-1,) + (1,) * (p.ndim - 1)
-            gradient = p.grad * clip.view(each)
-            m.lerp_(gradient, 1 - BETA1)
-            v.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-            size = (v / (1 - BETA2**self.count)).sqrt_().add_(EPSILON)
-            p.sub_((rates * ratio / (1 - BETA1**self.count)).view(each) * m / size)
-            p.grad = None
+def _put_together(model: nn.Module, runs: list[Run]) -> nn.Module:
+    """A copy of the model in which every adapted layer does the work of all runs."""
+    adapters = [run.schedule.layers for run in runs]
+    names = dict.fromkeys(name for own in adapters for name in own)
+    for name in names:
+        here = [own.get(name) for own in adapters]
+        base = next(layer.base for layer in here if layer is not None)
+        model.set_submodule(name, SideBySide(base, here))
+    return model

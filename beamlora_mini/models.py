@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from .machine import data_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -44,6 +47,8 @@ def load_model(
     Raises FileNotFoundError for a folder without a model, OSError for a model that can't be
     read or fetched, ValueError for an unknown device or dtype.
     """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     cuda = torch.cuda.is_available()
     device = _device(("cuda" if cuda else "cpu") if device is None else device)
     default = torch.bfloat16 if device.type == "cuda" else torch.float32

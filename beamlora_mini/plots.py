@@ -54,8 +54,3 @@ def measured_table(rows: Sequence[Mapping[str, object]], caption: str = "") -> N
     frame = pd.DataFrame(list(rows))
     html = frame.to_html(index=False, border=0, na_rep="", classes="measured")
     display(HTML(html + (f"<p><em>{caption}</em></p>" if caption else "")))
-
-
-def running_mean(values: Sequence[float], width: int = 20) -> list[float]:
-    """Mean of the last `width` values at every step, fewer at the start: a loss curve to read."""
-    return pd.Series(values, dtype=float).rolling(width, min_periods=1).mean().tolist()

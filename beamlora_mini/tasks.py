@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-from datasets import Dataset, DatasetDict, load_dataset
+from typing import TYPE_CHECKING
 
 from .machine import data_folder
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    Task = str | Path | Dataset | DatasetDict
+else:
+    Task = object  # datasets is slow to import, and many who import this package load no data
 
 GSM8K_HUB_ID = "openai/gsm8k"  # Cobbe et al., arXiv 2110.14168
 
@@ -90,7 +96,25 @@ def read_rows(
     return rows
 
 
+def split_of(task: Task, split: str) -> Dataset:
+    """A task's named split; a Dataset is its own split."""
+    from datasets import Dataset, DatasetDict
+
+    task = load_task(task) if isinstance(task, str | Path) else task
+    rows = task[split] if isinstance(task, DatasetDict) else task
+    if not isinstance(rows, Dataset) or not {"prompt", "answer"} <= set(rows.column_names):
+        raise ValueError(
+            f"task={type(task).__name__}: allowed is a task's name, a Dataset with the columns "
+            f"prompt and answer, or a DatasetDict of them with the split {split!r}"
+        )
+    if len(rows) == 0:
+        raise ValueError(f"task: its {split!r} split is empty")
+    return rows
+
+
 def _splits(train: list[dict], test: list[dict]) -> DatasetDict:
+    from datasets import Dataset, DatasetDict
+
     return DatasetDict(train=Dataset.from_list(train), test=Dataset.from_list(test))
 
 
@@ -102,6 +126,8 @@ def _gsm8k(folder: str | Path | None) -> DatasetDict:
     if folder is not None:
         files = (Path(folder) / f"gsm8k_{split}.jsonl" for split in ("train", "test"))
         return _read_splits(*files, prompt="question", answer="answer")
+    from datasets import load_dataset
+
     try:
         splits = load_dataset(GSM8K_HUB_ID, "main")
     except Exception as error:  # the hub's clients raise many kinds

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import beamlora_mini as bl
-from beamlora_mini.adapters import attached_method, low_rank_linear
+from beamlora_mini.layers import attached_method, low_rank_linear
 
 
 def randomize_(model: nn.Module) -> None:

@@ -10,16 +10,9 @@ from datasets import Dataset, DatasetDict
 from torch import nn
 
 import beamlora_mini as bl
-from beamlora_mini.training import (
-    answer_loss,
-    collate,
-    encode_answers,
-    encode_prompts,
-    final_answer,
-    generate_answers,
-    is_right,
-    plan_batches,
-)
+from beamlora_mini.batches import collate, encode_answers, encode_prompts, plan_batches
+from beamlora_mini.evaluation import final_answer, generate_answers, is_right
+from beamlora_mini.loss import answer_loss
 
 RUN = {"steps": 6, "lr": 4e-3, "batch_size": 8, "progress": False}
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..methods.base import require
+from ..checks import require
 from . import units
 
 TIED_HEAD = re.compile(r"(decoder|lm_head)\.weight$")

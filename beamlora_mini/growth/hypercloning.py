@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..methods.base import require
+from ..checks import require
 from .units import LLAMA_LIKE, Units, count_units, grow_weight, plan_growth, rebuild, weight_axes
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..methods.base import require
+from ..checks import require
 from . import units
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d

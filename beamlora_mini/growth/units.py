@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..methods.base import require
+from ..checks import require
 
 Axes = tuple[str, ...]
 

@@ -1,7 +1,7 @@
 """One method, one file. `METHODS` maps a method's name to its class."""
 
 from .adalora import AdaLoRA
-from .base import Method, Schedule
+from .base import Method, RankSchedule
 from .beamlora import BeamLoRA
 from .dora import DoRA
 from .increlora import IncreLoRA
@@ -10,7 +10,7 @@ from .milora import MiLoRA
 from .pissa import PiSSA
 from .relora import ReLoRA
 
-METHODS = {
+METHODS: dict[str, type[Method]] = {
     "lora": LoRA,
     "pissa": PiSSA,
     "milora": MiLoRA,
@@ -31,6 +31,6 @@ __all__ = [
     "Method",
     "MiLoRA",
     "PiSSA",
+    "RankSchedule",
     "ReLoRA",
-    "Schedule",
 ]

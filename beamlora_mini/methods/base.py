@@ -1,4 +1,8 @@
-"""What every method shares: the four settings, their checks, and a schedule that does nothing."""
+"""What every method shares: the four settings, their checks, and hooks that do what LoRA does.
+
+A method is three small classes in one file: `Method`, its settings; its layer; its rank schedule,
+where ranks change while it trains. Each has few hooks, and every hook a default.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,53 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import nn, optim
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_cosine_schedule_with_warmup
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import LambdaLR
 
-from ..adapters import AdapterLayer, require_adapters
+from ..checks import require, require_number, require_whole
 from ..events import RankEvent
+from ..layers import AdapterLayer, adapter_layers, unwrap
 
 
-class Schedule:
-    """What a method does between optimizer steps; this one does nothing.
+class RankSchedule:
+    """What a method does to its ranks between optimizer steps; this one does nothing.
 
-    Call `step(n)` for n = 1, 2, ... after `optimizer.step()` and before `zero_grad()`.
+    Call `step(n)` for n = 1, 2, ... after `optimizer.step()` and before `zero_grad()`; add `loss()`
+    to the training loss. layers: {qualified name: layer} of the run.
     """
 
-    def __init__(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int):
-        require(
-            isinstance(total_steps, int) and total_steps >= 1,
-            "total_steps", total_steps, "an integer of at least 1",
-        )  # fmt: skip
-        self.model, self.optimizer, self.total_steps = model, optimizer, total_steps
+    def __init__(
+        self, method: Method, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
+    ):
+        require_whole("total_steps", total_steps, 1)
+        self.method, self.model = method, unwrap(model)
+        self.optimizer, self.total_steps = optimizer, total_steps
+        self.layers = adapter_layers(self.model)
+        for name, layer in self.layers.items():
+            if not isinstance(layer, method.Layer):
+                raise TypeError(
+                    f"model: {name!r} carries a {type(layer).__name__}: allowed is a model whose "
+                    f"adapters are all {method.Layer.__name__}"
+                )
+            if hasattr(layer.lora_A, "full_tensor"):
+                raise TypeError(
+                    f"model: the adapter of {name!r} is sharded: allowed are whole adapters (with "
+                    "fully_shard, name their parameters in ignored_params)"
+                )
 
     def step(self, n: int) -> list[RankEvent]:
         """Do what is due after optimizer step n; returns the events it caused."""
         return []
 
-    def loss(self) -> float:
+    def loss(self) -> float | Tensor:
         """A term to add to the training loss (a tensor where it has a gradient)."""
         return 0.0
 
     def state_dict(self) -> dict:
+        """What a resumed run needs and neither the layers nor the optimizer hold."""
         return {}
 
     def prepare(self, state: dict) -> None:
@@ -49,37 +68,12 @@ class Schedule:
         if state:
             raise ValueError(f"state={sorted(state)}: {type(self).__name__} keeps no state")
 
-
-def require(condition: bool, argument: str, value: object, allowed: str) -> None:
-    """ValueError that names the argument, its value and what is allowed."""
-    if not condition:
-        raise ValueError(f"{argument}={value!r}: allowed is {allowed}")
-
-
-def require_whole(settings: object, argument: str, least: int, or_none: bool = False) -> None:
-    """ValueError unless settings.argument is an integer of at least `least`, or None if allowed."""
-    value = getattr(settings, argument)
-    valid = (or_none and value is None) or (isinstance(value, int) and value >= least)
-    none = "None or " if or_none else ""
-    require(valid, argument, value, f"{none}an integer of at least {least}")
-
-
-def require_layers(model: nn.Module, kind: type[AdapterLayer]) -> dict[str, AdapterLayer]:
-    """The model's {name: adapter}; one that is not of this kind is a TypeError."""
-    layers = require_adapters(model)
-    for name, layer in layers.items():
-        if not isinstance(layer, kind):
-            raise TypeError(
-                f"model: {name!r} carries a {type(layer).__name__}: allowed is a model whose "
-                f"adapters are all {kind.__name__}"
-            )
-    return layers
-
-
-def step_generator(seed: int, n: int) -> torch.Generator:
-    """The random choices after step n: the same on every process and after a resume, because they
-    depend on nothing else that was drawn. A CPU generator."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + n)
+    def step_was_skipped(self) -> bool:
+        """Whether a gradient is not finite, as after an overflow in float16, for which GradScaler
+        leaves the optimizer's step out: such gradients say nothing about ranks."""
+        parameters = (p for group in self.optimizer.param_groups for p in group["params"])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        return not bool(nn.utils.get_total_norm(gradients).isfinite())
 
 
 @dataclass(frozen=True)
@@ -88,6 +82,8 @@ class Method:
 
     r: rank of the update; lora_alpha: its strength (the update is scaled by lora_alpha / r);
     lora_dropout: chance to drop an input of the adapter, in training; target_modules: see `attach`.
+
+    Layer and Schedule: the classes of its layers and of its rank schedule.
     """
 
     r: int = 8
@@ -95,15 +91,13 @@ class Method:
     lora_dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
+    Layer: ClassVar[type[AdapterLayer]] = AdapterLayer
+    Schedule: ClassVar[type[RankSchedule]] = RankSchedule
+
     def __post_init__(self):
-        whole = isinstance(self.r, int) and not isinstance(self.r, bool)
-        require(whole and self.r >= 1, "r", self.r, "an integer of at least 1")
-        alpha = self.lora_alpha
-        number = isinstance(alpha, int | float) and math.isfinite(alpha)
-        require(number and alpha > 0, "lora_alpha", alpha, "a finite number above 0")
-        dropout = self.lora_dropout
-        number = isinstance(dropout, int | float)
-        require(number and 0 <= dropout < 1, "lora_dropout", dropout, "a number in [0, 1)")
+        require_whole("r", self.r, 1)
+        require_number("lora_alpha", self.lora_alpha, "a finite number above 0", above=0)
+        require_number("lora_dropout", self.lora_dropout, "a number in [0, 1)", least=0, below=1)
         self._check_targets()
 
     def _check_targets(self):
@@ -123,25 +117,44 @@ class Method:
         )  # fmt: skip
         object.__setattr__(self, "target_modules", tuple(targets))
 
+    # --- hooks ---
+
     @property
     def scaling(self) -> float:
+        """What the update is multiplied by."""
         return self.lora_alpha / self.r
-
-    def wrap(self, base: nn.Module) -> AdapterLayer:
-        """The method's layer around one linear module."""
-        raise NotImplementedError
 
     def parameter_groups(self, parameters: Mapping[str, nn.Parameter], lr: float) -> list[dict]:
         """The optimizer's groups for {name: trainable parameter}; a group without "lr" gets `lr`."""
         return [{"params": list(parameters.values())}]
 
-    def lr_scheduler(
-        self, optimizer: optim.Optimizer, warmup_steps: int, total_steps: int
-    ) -> LRScheduler:
-        """Learning rates of a run: a linear warm-up from zero, then a cosine down to zero."""
-        return get_cosine_schedule_with_warmup(optimizer, warmup_steps, total_steps)
+    def lr_factor(self, n: int, warmup: int, total: int) -> float:
+        """What the learning rate is multiplied by when n of `total` steps are done: a line from
+        zero over the first `warmup`, then a cosine down to zero."""
+        if n < warmup:
+            return n / warmup
+        progress = (n - warmup) / max(1, total - warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    def schedule(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int) -> Schedule:
-        """What the method does during training; see `Schedule`. Make it before a learning-rate
+    # --- what follows from them ---
+
+    def wrap(self, base: nn.Module) -> AdapterLayer:
+        """The method's layer around one linear module."""
+        return self.Layer(base, self)
+
+    def schedule(
+        self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
+    ) -> RankSchedule:
+        """What the method does during training; see `RankSchedule`. Make it before a learning-rate
         scheduler: it may add parameter groups."""
-        return Schedule(model, optimizer, total_steps)
+        return self.Schedule(self, model, optimizer, total_steps)
+
+    def lr_scheduler(self, optimizer: optim.Optimizer, warmup: int, total: int) -> LambdaLR:
+        """`lr_factor` as a learning-rate scheduler, for an optimizer made with the full rates."""
+        return LambdaLR(optimizer, lambda n: self.lr_factor(n, warmup, total))
+
+
+def step_generator(seed: int, n: int) -> torch.Generator:
+    """The random choices after step n: the same on every process and after a resume, because they
+    depend on nothing else that was drawn. A CPU generator."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + n)

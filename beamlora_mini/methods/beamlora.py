@@ -9,13 +9,14 @@ half a period ago, so that the twins differ and can part.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn, optim
 
+from ..checks import require, require_choice, require_number, require_whole
 from ..events import RankEvent
 from ..ranks import (
     Snapshot,
@@ -27,7 +28,7 @@ from ..ranks import (
     top_p_mask,
     top_p_threshold,
 )
-from .base import Method, Schedule, require, require_layers, require_whole, step_generator
+from .base import Method, RankSchedule, step_generator
 from .lora import LoRALinear
 
 
@@ -38,139 +39,28 @@ class BeamLoRALinear(LoRALinear):
     start, where w = 1 and the layer is LoRA's to the bit.
     """
 
-    def __init__(
-        self,
-        base: nn.Module,
-        r: int,
-        scaling: float,
-        lora_dropout: float = 0.0,
-        temperature: float = 0.05,
-    ):
-        super().__init__(base, r, scaling, lora_dropout)
-        self.temperature = temperature
-        self.scores = nn.Parameter(self.lora_A.new_zeros(r))
+    rank_axes = LoRALinear.rank_axes | {"scores": 0}
+    shared_by_twins = ("scores",)
+
+    def start(self) -> None:
+        super().start()
+        self.scores = self.trained(torch.zeros(self.r))
 
     def rank_weights(self) -> Tensor:
-        return score_importance(self.scores, self.temperature)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base_plus_low_rank(x, self.rank_weights())
-
-    def delta_weight(self) -> Tensor:
-        return self.scaling * ((self.lora_B * self.rank_weights()) @ self.lora_A)
+        return score_importance(self.scores, self.method.temperature)
 
     @torch.no_grad()
     def rank_importance(self) -> Tensor:
         return self.rank_weights()
 
 
-@dataclass(frozen=True)
-class BeamLoRA(Method):
-    """LoRA whose ranks are scored, pruned and expanded. The published recipe, at r 64 and about
-    37,000 steps: temperature 0.05 (0.03 for learning rates below 1e-4), period 3000, p_start 0.95,
-    end_step 24,688.
-
-    temperature: how sharply scores turn into weights. period: steps between events; none is held
-    later than one period before the end. p_start, end_step: the share of all weight that survives
-    an event rises from p_start to 1 at end_step, None for two thirds of the run. snapshot_lag: how
-    many steps back the copies are taken from, None for half a period, 0 for now. scope: "global"
-    compares the ranks of all modules, "module" within each. copy_moments: copies keep the
-    optimizer's moments of their source then. max_prune_fraction: of a module's ranks, in one event.
-    pairing: strongest source to first slot ("sorted"), or "random", drawn from `seed` and the step,
-    the same on every process.
-
-    Beyond the paper, off by default: score_lr_ratio: learning rate of the scores, as a multiple of
-    the others'. first_event: no event before this step. share: what a pair's scores become, "mean"
-    of the two, or "preserve": equal weights with which the pair adds, as nearly as it can, what the
-    source added alone (the slot's former weight then goes to all ranks alike). snapshot_device: where snapshots are kept, None for the model's device.
-    selection_dtype: "float64", or "adapter" to choose in the adapter's own dtype.
-    """
-
-    temperature: float = 0.05
-    period: int = 50
-    p_start: float = 0.95
-    end_step: int | None = None
-    snapshot_lag: int | None = None
-    scope: str = "global"
-    copy_moments: bool = True
-    max_prune_fraction: float = 0.5
-    pairing: str = "sorted"
-    seed: int = 0
-    score_lr_ratio: float = 1.0
-    first_event: int = 1
-    share: str = "mean"
-    snapshot_device: str | None = None
-    selection_dtype: str = "float64"
-
-    def __post_init__(self):
-        super().__post_init__()
-        for argument, least in (("period", 1), ("first_event", 1), ("seed", 0)):
-            require_whole(self, argument, least)
-        for argument in ("temperature", "score_lr_ratio"):
-            value = getattr(self, argument)
-            require(value > 0 and math.isfinite(value), argument, value, "a finite number above 0")
-        require(0 < self.p_start <= 1, "p_start", self.p_start, "a number in (0, 1]")
-        end = self.end_step
-        require(end is None or end >= 1, "end_step", end, "None or an integer of at least 1")
-        lag = self.snapshot_lag
-        require(
-            lag is None or (isinstance(lag, int) and 0 <= lag < self.period),
-            "snapshot_lag", lag, f"None or an integer from 0 to period - 1 = {self.period - 1}",
-        )  # fmt: skip
-        most = self.max_prune_fraction
-        require(0 <= most <= 1, "max_prune_fraction", most, "a number in [0, 1]")
-        for argument, allowed in _CHOICES.items():
-            value = getattr(self, argument)
-            require(value in allowed, argument, value, " or ".join(map(repr, allowed)))
-
-    @classmethod
-    def as_published(cls, **settings) -> BeamLoRA:
-        """The official code as it executes, not as the paper describes it: the copy of the moments
-        is lost, the snapshot comes one step late, no cap on what a module loses, random pairs, and
-        a selection in the adapter's dtype. An odd period, with which that code never takes a
-        snapshot and fails at the first event, is a ValueError. Settings override."""
-        period = settings.get("period", cls.period)
-        require(period % 2 == 0, "period", period, "an even number: the official code needs one")
-        quirks = {
-            "copy_moments": False,
-            "snapshot_lag": period // 2 - 1,
-            "max_prune_fraction": 1.0,
-            "pairing": "random",
-            "selection_dtype": "adapter",
-        }
-        return cls(**quirks | settings)
-
-    def wrap(self, base: nn.Module) -> BeamLoRALinear:
-        return BeamLoRALinear(base, self.r, self.scaling, self.lora_dropout, self.temperature)
-
-    def parameter_groups(self, parameters: Mapping[str, nn.Parameter], lr: float) -> list[dict]:
-        if self.score_lr_ratio == 1:
-            return super().parameter_groups(parameters, lr)
-        scores = [p for name, p in parameters.items() if name.endswith(".scores")]
-        others = [p for name, p in parameters.items() if not name.endswith(".scores")]
-        return [{"params": others}, {"params": scores, "lr": lr * self.score_lr_ratio}]
-
-    def schedule(self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int) -> Schedule:
-        return BeamSchedule(self, model, optimizer, total_steps)
-
-
-_CHOICES = {
-    "scope": ("global", "module"),
-    "pairing": ("sorted", "random"),
-    "share": ("mean", "preserve"),
-    "selection_dtype": ("float64", "adapter"),
-}
-
-
-class BeamSchedule(Schedule):
+class BeamSchedule(RankSchedule):
     """Takes the snapshots and holds the events of one BeamLoRA run."""
 
     def __init__(
         self, method: BeamLoRA, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
     ):
-        super().__init__(model, optimizer, total_steps)
-        self.method = method
-        self.layers = require_layers(model, BeamLoRALinear)
+        super().__init__(method, model, optimizer, total_steps)
         self.lag = method.period // 2 if method.snapshot_lag is None else method.snapshot_lag
         self.end_step = method.end_step or max(1, 2 * total_steps // 3)
         self.snapshot: Snapshot | None = None
@@ -192,22 +82,18 @@ class BeamSchedule(Schedule):
         return self._hold_event(n) if self.is_event(n) else []
 
     def _hold_event(self, n: int) -> list[RankEvent]:
-        method = self.method
         if self.snapshot is None:
             raise RuntimeError(
                 f"step {n}: no snapshot was taken {self.lag} steps ago: call step(n) for every n"
             )
-        scores = torch.stack([layer.scores for layer in self.layers.values()]).cpu()
-        if method.selection_dtype == "float64":
-            scores = scores.double()
-        weights = [score_importance(row, method.temperature) for row in scores]
-        importances = dict(zip(self.layers, weights))
-        p = top_p_threshold(n, self.end_step, method.p_start)
+        p = top_p_threshold(n, self.end_step, self.method.p_start)
+        importances = self.importances()
         masks = self.choose(n, importances, p)
-        generator = step_generator(method.seed, n)
+        generator = step_generator(self.method.seed, n)
+        pairing = self.method.pairing
         events = []
         for name, layer in self.layers.items():
-            slots, sources = pair_ranks(importances[name], masks[name], method.pairing, generator)
+            slots, sources = pair_ranks(importances[name], masks[name], pairing, generator)
             if slots:
                 before = layer.scores.tolist()
                 self.replace(layer, slots, sources)
@@ -221,10 +107,18 @@ class BeamSchedule(Schedule):
         self.snapshot = None
         return events
 
+    def importances(self) -> dict[str, Tensor]:
+        """What the choice goes by: {module: w (r,)} on the CPU, in float64 whatever the scores are."""
+        temperature = self.method.temperature
+        return {
+            name: score_importance(layer.scores.detach().cpu().double(), temperature)
+            for name, layer in self.layers.items()
+        }
+
     def choose(self, n: int, importances: dict[str, Tensor], p: float) -> dict[str, Tensor]:
         """Which ranks are pruned after step n: {module: (r,) bool}."""
-        method = self.method
         dtype = next(iter(importances.values())).dtype
+        method = self.method
         return top_p_mask(importances, p, method.scope, method.max_prune_fraction, dtype)
 
     def replace(self, layer: BeamLoRALinear, slots: list[int], sources: list[int]) -> None:
@@ -250,7 +144,7 @@ class BeamSchedule(Schedule):
         own, shared, other = product(now, now), product(now, then), product(then, then)
         share = (own + shared) / (own + 2 * shared + other).clamp(min=1e-30)
         # A copy that has turned round would get no weight: a twentieth keeps it alive.
-        change = layer.temperature * share.clamp(min=0.05, max=1.0).log()
+        change = self.method.temperature * share.clamp(min=0.05, max=1.0).log()
         return layer.scores[sources] + change
 
     def state_dict(self) -> dict:
@@ -264,3 +158,88 @@ class BeamSchedule(Schedule):
             raise ValueError("state: its snapshot is of another model: the modules differ")
         names = {layer: name for name, layer in self.layers.items()}
         self.snapshot = tensors and Snapshot(tensors, names)
+
+
+@dataclass(frozen=True)
+class BeamLoRA(Method):
+    """LoRA whose ranks are scored, pruned and expanded. The published recipe, at r 64 and about
+    37,000 steps: temperature 0.05 (0.03 for learning rates below 1e-4), period 3000, p_start 0.95,
+    end_step 24,688.
+
+    temperature: how sharply scores turn into weights. period: steps between events; none is held
+    later than one period before the end. p_start, end_step: the share of all weight that survives
+    an event rises from p_start to 1 at end_step, None for two thirds of the run. snapshot_lag: how
+    many steps back the copies are taken from, None for half a period, 0 for now. scope: "global"
+    compares the ranks of all modules, "module" within each. copy_moments: copies keep the
+    optimizer's moments of their source then. max_prune_fraction: of a module's ranks, in one event.
+    pairing: strongest source to first slot ("sorted"), or "random", drawn from `seed` and the step,
+    the same on every process.
+
+    Beyond the paper, off by default: score_lr_ratio: learning rate of the scores, as a multiple of
+    the others'. first_event: no event before this step. share: what a pair's scores become, "mean"
+    of the two, or "preserve": equal weights with which the pair adds, as nearly as it can, what the
+    source added alone (the slot's former weight then goes to all ranks alike). snapshot_device:
+    where snapshots are kept, None for the model's device.
+    """
+
+    temperature: float = 0.05
+    period: int = 50
+    p_start: float = 0.95
+    end_step: int | None = None
+    snapshot_lag: int | None = None
+    scope: str = "global"
+    copy_moments: bool = True
+    max_prune_fraction: float = 0.5
+    pairing: str = "sorted"
+    seed: int = 0
+    score_lr_ratio: float = 1.0
+    first_event: int = 1
+    share: str = "mean"
+    snapshot_device: str | None = None
+
+    Layer: ClassVar = BeamLoRALinear
+    Schedule: ClassVar = BeamSchedule
+
+    def __post_init__(self):
+        super().__post_init__()
+        for argument, least in (("period", 1), ("first_event", 1), ("seed", 0)):
+            require_whole(argument, getattr(self, argument), least)
+        for argument in ("temperature", "score_lr_ratio"):
+            require_number(argument, getattr(self, argument), "a finite number above 0", above=0)
+        require_number("p_start", self.p_start, "a number in (0, 1]", above=0, most=1)
+        require_whole("end_step", self.end_step, 1, or_none=True)
+        require_whole("snapshot_lag", self.snapshot_lag, 0, or_none=True)
+        require(
+            self.snapshot_lag is None or self.snapshot_lag < self.period,
+            "snapshot_lag", self.snapshot_lag,
+            f"None or an integer from 0 to period - 1 = {self.period - 1}",
+        )  # fmt: skip
+        most = self.max_prune_fraction
+        require_number("max_prune_fraction", most, "a number in [0, 1]", least=0, most=1)
+        require_choice("scope", self.scope, ("global", "module"))
+        require_choice("pairing", self.pairing, ("sorted", "random"))
+        require_choice("share", self.share, ("mean", "preserve"))
+
+    @classmethod
+    def as_published(cls, **settings) -> BeamLoRA:
+        """What the official code does where it does not do what the paper describes: the copy of the
+        moments is lost, the snapshot comes one step late, no cap on what a module loses, random
+        pairs. An odd period, with which that code never takes a snapshot and fails at the first
+        event, is a ValueError. Settings override. (`studies/official_beamlora.py` imitates the rest:
+        its choice in the adapter's dtype, and all of it in one place.)"""
+        period = settings.get("period", cls.period)
+        require(period % 2 == 0, "period", period, "an even number: the official code needs one")
+        quirks = {
+            "copy_moments": False,
+            "snapshot_lag": period // 2 - 1,
+            "max_prune_fraction": 1.0,
+            "pairing": "random",
+        }
+        return cls(**quirks | settings)
+
+    def parameter_groups(self, parameters: Mapping[str, nn.Parameter], lr: float) -> list[dict]:
+        if self.score_lr_ratio == 1:
+            return super().parameter_groups(parameters, lr)
+        scores = [p for name, p in parameters.items() if name.endswith(".scores")]
+        others = [p for name, p in parameters.items() if not name.endswith(".scores")]
+        return [{"params": others}, {"params": scores, "lr": lr * self.score_lr_ratio}]

@@ -9,11 +9,11 @@ magnitude m, and leaves the directions to LoRA: W' = (m / ||V||) V with V = W + 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..adapters import low_rank_linear
 from .base import Method
 from .lora import LoRALinear
 
@@ -27,36 +27,41 @@ class DoRALinear(LoRALinear):
     Shapes: x (..., in) -> (..., out); lora_A (r, in); lora_B (out, r); magnitude (out,).
     """
 
-    def __init__(self, base: nn.Module, r: int, scaling: float, lora_dropout: float = 0.0):
-        super().__init__(base, r, scaling, lora_dropout)
-        weight = self.weight.detach().to(self.lora_A.dtype)
-        self.register_buffer("squared_norm", weight.square().sum(1))  # of W's rows, which stay
-        self.magnitude = nn.Parameter(self.row_norm())
+    def start(self) -> None:
+        super().start()
+        norm = self.weight.detach().to(self.factor_dtype).norm(dim=1)
+        self.magnitude = self.trained(norm)
+        # Kept beside m, in m's dtype: however both are rounded later, m / ||V|| starts at one.
+        self.remember("initial_norm", norm.clone())
 
     @torch.no_grad()
     def row_norm(self) -> Tensor:
         """(out,): ||V||, without forming B A:
         ||V||^2 = ||W||^2 + 2 s rowsum((W A^T) * B) + s^2 rowsum((B (A A^T)) * B)."""
-        A, B, s = self.lora_A, self.lora_B, self.scaling
+        A, B, s, weight = self.lora_A, self.lora_B, self.scaling, self.weight
         with torch.autocast(A.device.type, enabled=False):
-            WA = (self.weight @ A.T.to(self.weight.dtype)).to(A.dtype)
-            squared = self.squared_norm + ((2 * s * WA + s * s * (B @ (A @ A.T))) * B).sum(1)
+            WA = (weight @ A.T.to(weight.dtype)).to(A.dtype)
+            change = ((2 * s * WA + s * s * (B @ (A @ A.T))) * B).sum(1)
+            squared = self.initial_norm.square() + change
         # A row of zeros has no direction: the least number above zero keeps m / ||V|| at 1.
         return squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
         if self.merged_weight is not None:
-            return self.merged_forward(x)
-        y = low_rank_linear(
-            x, self.weight, None, self.lora_A, self.lora_B, self.scaling,
-            x_adapter=self.adapter_input(x),
-        )  # fmt: skip
+            return y
         stretch = self.magnitude / self.row_norm()
-        stretched = y * stretch if self.bias is None else torch.addcmul(self.bias, y, stretch)
+        if self.bias is None:
+            stretched = y * stretch
+        else:  # not the bias: (y - b) stretch + b
+            stretched = torch.addcmul(self.bias * (1 - stretch), y, stretch)
         return stretched.to(y.dtype)  # a stretch near 1 needs more digits than bfloat16 has
 
+    def plain(self) -> tuple[Tensor, Tensor]:
+        raise TypeError("DoRA stretches whole rows of W: its update is no pair of thin factors")
+
     def delta_weight(self) -> Tensor:
-        V = self.weight + super().delta_weight()
+        V = self.weight + self.scaling * (self.lora_B @ self.lora_A)
         return (self.magnitude / self.row_norm())[:, None] * V - self.weight
 
 
@@ -64,5 +69,4 @@ class DoRALinear(LoRALinear):
 class DoRA(Method):
     """Weight-decomposed low-rank adaptation."""
 
-    def wrap(self, base: nn.Module) -> DoRALinear:
-        return DoRALinear(base, self.r, self.scaling, self.lora_dropout)
+    Layer: ClassVar = DoRALinear

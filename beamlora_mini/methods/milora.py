@@ -9,31 +9,36 @@ lora_alpha = r; the start is the same for any lora_alpha, the size of a step is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Method
-from .pissa import SplitLinear, warn_of_dropout, wide
+from .pissa import Part, SplitLinear, warn_of_dropout
+
+
+class MiLoRALinear(SplitLinear):
+    """`SplitLinear` with the minor part."""
+
+    def part(self, weight: Tensor) -> Part:
+        return minor_part(weight, self.r)
 
 
 @dataclass(frozen=True)
 class MiLoRA(Method):
     """Minor singular component adaptation."""
 
+    Layer: ClassVar = MiLoRALinear
+
     def __post_init__(self):
         super().__post_init__()
         warn_of_dropout(self)
 
-    def wrap(self, base: nn.Module) -> SplitLinear:
-        layer = SplitLinear(base, self.r, self.scaling, self.lora_dropout)
-        layer.start_from(*minor_part(layer.weight, self.r))
-        return layer
-
 
 @torch.no_grad()
-def minor_part(weight: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
+def minor_part(weight: Tensor, r: int) -> Part:
     """(U (out, r), S (r,), Vh (r, in)): the r smallest of the min(in, out) singular values of a
-    weight (out, in), with their vectors, in float32 or wider."""
-    U, S, Vh = torch.linalg.svd(wide(weight), full_matrices=False)
+    weight (out, in), with their vectors."""
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     return U[:, -r:], S[-r:], Vh[-r:]

@@ -10,84 +10,63 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..adapters import AdapterLayer, low_rank_linear
-from ..ranks import frobenius_importance
-from .base import Method, require
+from ..checks import require, require_whole
+from ..layers import AdapterLayer, add_low_rank
+from .base import Method
+
+Part = tuple[Tensor, Tensor, Tensor]  # U (out, r), S (r,), Vh (r, in)
 
 
 class SplitLinear(AdapterLayer):
     """y = (W - s B0 A0) x + b + s B A x, where A, B start at A0, B0, cut out of W.
 
-    The residual is never stored: W x + s (B A - B0 A0) x is the same function, for two thin
-    products more. So W stays whole (a tied embedding does not move, detaching is exact), and no
-    rounding of a residual to bfloat16 moves the start away from W.
+    The residual is never stored: W x + s (B A - B0 A0) x is the same function, and W stays whole (a
+    tied embedding does not move, detaching is exact). B A - B0 A0 = B (A - A0) + (B - B0) A0: that
+    way round small changes survive a product in bfloat16, which the difference of two large
+    products would drown.
 
     Shapes: x (..., in) -> (..., out); lora_A and initial_A (r, in); lora_B and initial_B (out, r).
     """
 
-    def __init__(self, base: nn.Module, r: int, scaling: float, lora_dropout: float = 0.0):
-        super().__init__(base, r, scaling, lora_dropout)
-        most = min(self.in_features, self.out_features)
-        allowed = (
-            f"an integer up to {most}, the smaller side of a weight {tuple(self.weight.shape)}"
-        )
-        require(r <= most, "r", r, allowed)
-        self.register_buffer("initial_A", torch.empty_like(self.lora_A))
-        self.register_buffer("initial_B", torch.empty_like(self.lora_B))
+    def part(self, weight: Tensor) -> Part:
+        """The part of a weight (out, in), in float32 or wider, that becomes the adapter."""
+        raise NotImplementedError
 
     @torch.no_grad()
-    def start_from(self, U: Tensor, S: Tensor, Vh: Tensor) -> None:
-        """Make U S Vh, a part of W, the adapter: A0 = sqrt(S / s) Vh, B0 = U sqrt(S / s).
-
-        Shapes: U (out, r), S (r,), Vh (r, in).
-        """
+    def start(self) -> None:
+        """A0 = sqrt(S / s) Vh, B0 = U sqrt(S / s)."""
+        most = min(self.in_features, self.out_features)
+        shape = (self.out_features, self.in_features)
+        allowed = f"an integer up to {most}, the smaller side of a weight {shape}"
+        require(self.r <= most, "r", self.r, allowed)
+        U, S, Vh = self.part(self.weight.detach().to(self.factor_dtype))
         root = (S / self.scaling).sqrt()
-        self.lora_A.copy_(root[:, None] * Vh)
-        self.lora_B.copy_(U * root)
-        self.initial_A.copy_(self.lora_A)
-        self.initial_B.copy_(self.lora_B)
+        self.lora_A, self.lora_B = self.trained(root[:, None] * Vh), self.trained(U * root)
+        self.remember("initial_A", self.lora_A.detach().clone())
+        self.remember("initial_B", self.lora_B.detach().clone())
+
+    def factors(self) -> tuple[Tensor, Tensor, None]:
+        """Relative to W, of rank 2r: A' = [A - A0; A0] (2r, in), B' = [B, B - B0] (out, 2r)."""
+        A = torch.cat([self.lora_A - self.initial_A, self.initial_A])
+        return A, torch.cat([self.lora_B, self.lora_B - self.initial_B], dim=1), None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.merged_weight is not None:
-            return self.merged_forward(x)
         dropped = self.adapter_input(x)
-        if dropped is None:
-            A, B = self.as_plain_lora()
-            return low_rank_linear(x, self.weight, self.bias, A, B, self.scaling)
-        y = low_rank_linear(
-            x, self.weight, self.bias, self.lora_A, self.lora_B, self.scaling, x_adapter=dropped
-        )
-        A, B = self.initial_A.to(x.dtype), self.initial_B.to(x.dtype)
-        return y - F.linear(F.linear(x, A), self.scaling * B)  # the residual's input is not dropped
-
-    def as_plain_lora(self) -> tuple[Tensor, Tensor]:
-        """(A', B') of the LoRA of rank 2r and the same scaling that turns the original W into what
-        the layer computes: A' = [A; A0] (2r, in), B' = [B, -B0] (out, 2r)."""
-        A = torch.cat([self.lora_A, self.initial_A])
-        return A, torch.cat([self.lora_B, -self.initial_B], dim=1)
+        if dropped is x or self.merged_weight is not None:
+            return super().forward(x)
+        y = add_low_rank(self.base_forward(x), x, self.initial_A, self.initial_B, -self.scaling)
+        return add_low_rank(y, dropped, self.lora_A, self.lora_B, self.scaling)
 
     @property
     @torch.no_grad()
     def residual(self) -> Tensor:
         """(out, in), in the adapter's dtype: what stays frozen, W - s B0 A0."""
         return self.weight - self.scaling * (self.initial_B @ self.initial_A)
-
-    def delta_weight(self) -> Tensor:
-        return self.scaling * (self.lora_B @ self.lora_A - self.initial_B @ self.initial_A)
-
-    @torch.no_grad()
-    def rank_importance(self) -> Tensor:
-        return frobenius_importance(self.lora_A, self.lora_B)
-
-
-def wide(weight: Tensor) -> Tensor:
-    """A weight in the dtype its singular values are computed in: float32, or its own if wider."""
-    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def warn_of_dropout(method: Method) -> None:
@@ -97,6 +76,13 @@ def warn_of_dropout(method: Method) -> None:
             "zero at the start, so with dropout training does not start from the base model",
             stacklevel=4,  # past __post_init__ and __init__, to the line that made the method
         )
+
+
+class PiSSALinear(SplitLinear):
+    """`SplitLinear` with the principal part."""
+
+    def part(self, weight: Tensor) -> Part:
+        return principal_part(weight, self.r, self.method.niter)
 
 
 @dataclass(frozen=True)
@@ -110,28 +96,29 @@ class PiSSA(Method):
 
     niter: int | None = None
 
+    Layer: ClassVar = PiSSALinear
+
     def __post_init__(self):
         super().__post_init__()
-        valid = self.niter is None or (isinstance(self.niter, int) and self.niter >= 0)
-        require(valid, "niter", self.niter, "None or an integer of at least 0")
+        require_whole("niter", self.niter, 0, or_none=True)
         warn_of_dropout(self)
-
-    def wrap(self, base: nn.Module) -> SplitLinear:
-        layer = SplitLinear(base, self.r, self.scaling, self.lora_dropout)
-        layer.start_from(*principal_part(layer.weight, self.r, self.niter))
-        return layer
 
 
 @torch.no_grad()
-def principal_part(
-    weight: Tensor, r: int, niter: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def principal_part(weight: Tensor, r: int, niter: int | None = None) -> Part:
     """(U (out, r), S (r,), Vh (r, in)): the r largest singular values of a weight (out, in), with
-    their vectors, in float32 or wider. niter as in `PiSSA`."""
+    their vectors. niter as in `PiSSA`."""
     if niter is None:
-        U, S, Vh = torch.linalg.svd(wide(weight), full_matrices=False)
+        U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
         return U[:, :r], S[:r], Vh[:r]
-    with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
-        torch.manual_seed(0)
-        U, S, V = torch.svd_lowrank(wide(weight), q=r, niter=niter)
-    return U, S, V.T
+    if weight.shape[0] < weight.shape[1]:
+        U, S, Vh = principal_part(weight.T, r, niter)
+        return Vh.T, S, U.T
+    # A generator of its own: the user's random numbers, on every device, stay as they are.
+    drawn = torch.randn(weight.shape[1], r, generator=torch.Generator().manual_seed(0))
+    Q = torch.linalg.qr(weight @ drawn.to(weight)).Q
+    for _ in range(niter):
+        Q = torch.linalg.qr(weight.T @ Q).Q
+        Q = torch.linalg.qr(weight @ Q).Q
+    U, S, Vh = torch.linalg.svd(Q.T @ weight, full_matrices=False)
+    return Q @ U, S, Vh

@@ -11,50 +11,108 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn, optim
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn
 
-from ..adapters import low_rank_linear
+from ..checks import require, require_choice, require_number, require_whole
 from ..events import RankEvent
+from ..layers import frozen
 from ..ranks import entrywise_states
-from .base import Method, Schedule, require, require_layers, require_whole, step_generator
+from .base import Method, RankSchedule, step_generator
 from .lora import LoRALinear
 
 
 class ReLoRALinear(LoRALinear):
     """y = W_k x + b + s B A x, where W_k is W and the updates of the k rounds so far.
 
-    W itself stays as it is (detaching gives it back, a tied embedding does not move): `round_weight`
-    is a second copy, in the adapter's dtype, so that small updates survive beside a bfloat16 W.
+    W itself stays as it is (detaching gives it back, a tied embedding does not move). The rounds
+    are kept as the factors they were, exact beside a bfloat16 W and small in a checkpoint; W_k is
+    made of them in W's dtype, once a round.
+
+    rounds_A (k r, in) and rounds_B (out, k r): A and B of the rounds so far.
     """
 
-    def __init__(self, base: nn.Module, r: int, scaling: float, lora_dropout: float = 0.0):
-        super().__init__(base, r, scaling, lora_dropout)
-        weight = self.weight.detach().to(self.lora_A.dtype, copy=True)
-        self.register_buffer("round_weight", weight.contiguous())
+    grows = ("rounds_A", "rounds_B")
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.merged_weight is not None:
-            return self.merged_forward(x)
-        return low_rank_linear(
-            x, self.round_weight, self.bias, self.lora_A, self.lora_B, self.scaling,
-            x_adapter=self.adapter_input(x),
-        )  # fmt: skip
+    def start(self) -> None:
+        super().start()
+        self.remember("rounds_A", self.lora_A.detach()[:0].clone())
+        self.remember("rounds_B", self.lora_B.detach()[:, :0].clone())
+        self.restarted = False
+        self.round_weight: Tensor | None = None
 
-    def delta_weight(self) -> Tensor:
-        return self.round_weight - self.weight + super().delta_weight()
+    def base_is_plain(self) -> bool:
+        return not self.restarted and super().base_is_plain()
+
+    def base_forward(self, x: Tensor) -> Tensor:
+        if not self.restarted:
+            return super().base_forward(x)
+        if self.round_weight is None:
+            self._make_round_weight()
+        return frozen.apply(self.base, x, self.round_weight)
+
+    @torch.no_grad()
+    def _make_round_weight(self) -> None:
+        W = self.weight
+        self.round_weight = (W + self.scaling * (self.rounds_B @ self.rounds_A)).to(W.dtype)
+
+    def plain(self) -> tuple[Tensor, Tensor]:
+        A, B = super().plain()
+        return torch.cat([self.rounds_A, A]), torch.cat([self.rounds_B, B], dim=1)
 
     @torch.no_grad()
     def restart(self, generator: torch.Generator) -> None:
         """Add s B A into the weight and start a new round; the function stays. generator: a CPU
         one, for the new A."""
-        self.round_weight += super().delta_weight()
+        self.remember("rounds_A", self.plain()[0].detach())
+        self.remember("rounds_B", torch.cat([self.rounds_B, self.lora_B], dim=1))
+        self.restarted = True
+        self._make_round_weight()
         start = torch.empty(self.lora_A.shape, dtype=self.lora_A.dtype)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
         self.lora_A.copy_(start)
         self.lora_B.zero_()
+
+    def _apply(self, fn, recurse=True):  # moved or cast: W_k is made again where it is needed
+        self.round_weight = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self.restarted, self.round_weight = len(self.rounds_A) > 0, None
+
+
+class ReLoRASchedule(RankSchedule):
+    """Merges and restarts every layer of one ReLoRA run."""
+
+    @torch.no_grad()
+    def step(self, n: int) -> list[RankEvent]:
+        if n % self.method.merge_every or n >= self.total_steps:
+            return []
+        generator = step_generator(self.method.seed, n)
+        for layer in self.layers.values():
+            layer.restart(generator)
+            for parameter in (layer.lora_A, layer.lora_B):
+                self._reset_moments(parameter, generator)
+        return [RankEvent(n, "restart", name) for name in self.layers]
+
+    def _reset_moments(self, parameter: nn.Parameter, generator: torch.Generator) -> None:
+        moments = list(entrywise_states(self.optimizer, parameter).values())
+        if self.method.reset == "zero" or not moments:
+            for moment in moments:
+                moment.zero_()
+            return
+        count = round(self.method.keep * parameter.numel())
+        if self.method.reset == "random":
+            score = torch.rand(parameter.numel(), generator=generator)
+        else:
+            score = moments[0].flatten().abs()  # Adam's first
+        kept = torch.zeros_like(score, dtype=torch.bool)
+        kept[score.topk(count).indices] = True
+        for moment in moments:
+            moment.mul_(kept.view_as(moment).to(moment.device))
 
 
 @dataclass(frozen=True)
@@ -75,101 +133,25 @@ class ReLoRA(Method):
     keep: float = 0.001
     seed: int = 0
 
+    Layer: ClassVar = ReLoRALinear
+    Schedule: ClassVar = ReLoRASchedule
+
     def __post_init__(self):
         super().__post_init__()
-        every, warmup = self.merge_every, self.restart_warmup
-        require_whole(self, "merge_every", 1)
-        whole = isinstance(warmup, int) and 0 <= warmup < every
-        require(
-            whole, "restart_warmup", warmup, f"an integer from 0 to merge_every - 1 = {every - 1}"
-        )
-        resets = ("zero", "random", "magnitude")
-        require(self.reset in resets, "reset", self.reset, " or ".join(map(repr, resets)))
-        number = isinstance(self.keep, int | float) and 0 <= self.keep <= 1
-        require(number, "keep", self.keep, "a number in [0, 1]")
-        require(
-            isinstance(self.seed, int) and self.seed >= 0, "seed", self.seed, "an integer from 0"
-        )
+        require_whole("merge_every", self.merge_every, 1)
+        most = self.merge_every - 1
+        allowed = f"an integer from 0 to merge_every - 1 = {most}"
+        require_whole("restart_warmup", self.restart_warmup, 0)
+        require(self.restart_warmup <= most, "restart_warmup", self.restart_warmup, allowed)
+        require_choice("reset", self.reset, ("zero", "random", "magnitude"))
+        require_number("keep", self.keep, "a number in [0, 1]", least=0, most=1)
+        require_whole("seed", self.seed, 0)
 
-    def wrap(self, base: nn.Module) -> ReLoRALinear:
-        return ReLoRALinear(base, self.r, self.scaling, self.lora_dropout)
-
-    def lr_multiplier(self, done: int, warmup_steps: int, total_steps: int) -> float:
-        """What the learning rate is multiplied by when `done` steps are done.
-
-        Warm-up from zero and cosine to zero, as for the other methods; and for the first
-        restart_warmup steps after a restart a straight line, from zero to where the cosine will be
-        at its end.
-        """
-
-        def envelope(k: int) -> float:
-            if k < warmup_steps:
-                return k / warmup_steps
-            progress = (k - warmup_steps) / max(1, total_steps - warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-        since = done % self.merge_every
-        if done < self.merge_every or since >= self.restart_warmup:
-            return envelope(done)
-        return since / self.restart_warmup * envelope(done - since + self.restart_warmup)
-
-    def lr_scheduler(
-        self, optimizer: optim.Optimizer, warmup_steps: int, total_steps: int
-    ) -> LambdaLR:
-        return LambdaLR(optimizer, lambda k: self.lr_multiplier(k, warmup_steps, total_steps))
-
-    def schedule(
-        self, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
-    ) -> ReLoRASchedule:
-        return ReLoRASchedule(self, model, optimizer, total_steps)
-
-
-class ReLoRASchedule(Schedule):
-    """Merges and restarts every layer of one ReLoRA run."""
-
-    def __init__(
-        self, method: ReLoRA, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
-    ):
-        super().__init__(model, optimizer, total_steps)
-        self.method = method
-        self.layers = require_layers(model, ReLoRALinear)
-
-    def step(self, n: int) -> list[RankEvent]:
-        if n % self.method.merge_every or n >= self.total_steps:
-            return []
-        generator = step_generator(self.method.seed, n)
-        for layer in self.layers.values():
-            layer.restart(generator)
-            for parameter in (layer.lora_A, layer.lora_B):
-                self._reset_moments(parameter, generator)
-        return [RankEvent(n, "restart", name) for name in self.layers]
-
-    def _reset_moments(self, parameter: nn.Parameter, generator: torch.Generator) -> None:
-        moments = list(entrywise_states(self.optimizer, parameter).values())
-        if not moments:
-            return
-        if self.method.reset == "zero":
-            kept = torch.zeros(parameter.numel(), dtype=torch.bool)
-        else:
-            count = round(self.method.keep * parameter.numel())
-            if self.method.reset == "random":
-                score = torch.rand(parameter.numel(), generator=generator)
-            else:
-                score = moments[0].flatten().abs()  # Adam's first
-            kept = torch.zeros_like(score, dtype=torch.bool)
-            kept[score.topk(count).indices] = True
-        for moment in moments:
-            moment.mul_(kept.view_as(moment).to(moment.device))
-
-    def state_dict(self) -> dict:
-        return {"round_weights": {name: la.round_weight for name, la in self.layers.items()}}
-
-    def load_state_dict(self, state: dict) -> None:
-        if set(state) != {"round_weights"}:
-            raise ValueError(f"state={sorted(state)}: allowed is the state of a ReLoRASchedule")
-        weights = state["round_weights"]
-        shapes = {name: layer.round_weight.shape for name, layer in self.layers.items()}
-        if {name: tensor.shape for name, tensor in weights.items()} != shapes:
-            raise ValueError("state: its weights are of another model: names or shapes differ")
-        for name, layer in self.layers.items():
-            layer.round_weight.copy_(weights[name])
+    def lr_factor(self, n: int, warmup: int, total: int) -> float:
+        """As for the other methods; and for the first restart_warmup steps after a restart a
+        straight line, from zero to where the cosine will be at its end."""
+        since = n % self.merge_every
+        if n < self.merge_every or since >= self.restart_warmup:
+            return super().lr_factor(n, warmup, total)
+        top = super().lr_factor(n - since + self.restart_warmup, warmup, total)
+        return since / self.restart_warmup * top

@@ -18,6 +18,7 @@ from .importance import (
     gradient_importance,
     score_importance,
     sensitivity_importance,
+    smooth_sensitivities_,
 )
 from .moving import (
     Snapshot,
@@ -43,6 +44,7 @@ __all__ = [
     "reset_ranks_",
     "score_importance",
     "sensitivity_importance",
+    "smooth_sensitivities_",
     "split_ranks_",
     "take_snapshot",
     "top_k_mask",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..checks import is_whole, require, require_choice, require_number, require_whole
+
 Importances = Mapping[str, Tensor]
 
 
@@ -16,11 +18,8 @@ def top_p_threshold(step: int, end_step: int, p_start: float) -> float:
 
     step counts from 1; from end_step + 2 on p is 1 and nothing is pruned. Source: BeamLoRA.
     """
-    if end_step < 1 or not 0 < p_start <= 1:
-        raise ValueError(
-            f"end_step={end_step!r}, p_start={p_start!r}: allowed are end_step of at least 1 and "
-            "p_start in (0, 1]"
-        )
+    require_number("end_step", end_step, "a number of at least 1", least=1)
+    require_number("p_start", p_start, "a number in (0, 1]", above=0, most=1)
     done = step - 1
     if done > end_step:
         return 1.0
@@ -45,9 +44,8 @@ def top_p_mask(
     Raises ValueError for p outside (0, 1], an unknown scope, or an importance that is negative or
     not finite. Source: BeamLoRA.
     """
-    if not 0 < p <= 1:
-        raise ValueError(f"p={p!r}: allowed is a number in (0, 1]")
-    _check_fraction("max_prune_fraction", max_prune_fraction)
+    require_number("p", p, "a number in (0, 1]", above=0, most=1)
+    _check_fraction(max_prune_fraction)
 
     def outside(pool: Tensor) -> Tensor:
         ordered, order = pool.sort(descending=True, stable=True)
@@ -63,9 +61,8 @@ def top_k_mask(
 ) -> dict[str, Tensor]:
     """Prune all but the k most important ranks of each module, or, with scope "global", all but
     the k * (number of modules) most important of all. Otherwise as `top_p_mask`."""
-    if not isinstance(k, int) or k < 0:
-        raise ValueError(f"k={k!r}: allowed is an integer of at least 0")
-    _check_fraction("max_prune_fraction", max_prune_fraction)
+    require_whole("k", k, 0)
+    _check_fraction(max_prune_fraction)
     choose = _all_but(k * len(importances) if scope == "global" else k)
     return _choose(importances, choose, scope, max_prune_fraction, torch.float64)
 
@@ -75,8 +72,8 @@ def budget_mask(importances: Importances, budget: int) -> dict[str, Tensor]:
     ties go to the first module and index. Otherwise as `top_p_mask`. Source: AdaLoRA, whose
     official code compares with a threshold, so that ties with it cost ranks of the budget."""
     ranks = sum(len(values) for values in importances.values())
-    if not isinstance(budget, int) or not 0 <= budget <= ranks:
-        raise ValueError(f"budget={budget!r}: allowed is an integer from 0 to {ranks}, all ranks")
+    allowed = f"an integer from 0 to {ranks}, all ranks"
+    require(is_whole(budget, 0) and budget <= ranks, "budget", budget, allowed)
     return _choose(importances, _all_but(budget), "global", 1.0, torch.float64)
 
 
@@ -99,13 +96,11 @@ def _choose(
     max_prune_fraction: float,
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
-    if scope not in ("global", "module"):
-        raise ValueError(f"scope={scope!r}: allowed are 'global' and 'module'")
+    require_choice("scope", scope, ("global", "module"))
     if not importances:
         return {}
     sizes = [len(values) for values in importances.values()]
-    pool = torch.cat([values.detach().flatten() for values in importances.values()])
-    pool = pool.cpu().to(dtype)
+    pool = torch.cat(to_cpu(list(importances.values()))).to(dtype)
     valid = pool.isfinite() & (pool >= 0)
     if not valid.all():
         at = int((~valid).nonzero()[0])
@@ -122,6 +117,17 @@ def _choose(
     return {name: _cap(mask, parts[name], max_prune_fraction) for name, mask in masks.items()}
 
 
+def to_cpu(tensors: list[Tensor]) -> list[Tensor]:
+    """Detached copies of one-dimensional tensors on the CPU: one transfer for each device."""
+    moved: list[Tensor] = list(tensors)
+    for device in {tensor.device for tensor in tensors}:
+        places = [i for i, tensor in enumerate(tensors) if tensor.device == device]
+        pool = torch.cat([tensors[i].detach() for i in places]).cpu()
+        for i, part in zip(places, pool.split([len(tensors[i]) for i in places])):
+            moved[i] = part
+    return moved
+
+
 def _cap(mask: Tensor, importance: Tensor, max_prune_fraction: float) -> Tensor:
     """At most floor(max_prune_fraction * r) of the pruned ranks stay so: the least important."""
     allowed = math.floor(max_prune_fraction * len(mask))
@@ -131,9 +137,8 @@ def _cap(mask: Tensor, importance: Tensor, max_prune_fraction: float) -> Tensor:
     return mask.index_fill(0, order[: len(mask) - allowed], False)
 
 
-def _check_fraction(argument: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{argument}={value!r}: allowed is a number in [0, 1]")
+def _check_fraction(value: float) -> None:
+    require_number("max_prune_fraction", value, "a number in [0, 1]", least=0, most=1)
 
 
 def pair_ranks(
@@ -148,12 +153,11 @@ def pair_ranks(
     important ranks in descending order, or, with pairing "random", in an order drawn from
     `generator`: slots[i] is to receive a copy of sources[i].
     """
+    require_choice("pairing", pairing, ("sorted", "random"))
     slots = mask.nonzero().flatten().tolist()
     order = importance.detach().cpu().double().sort(descending=True, stable=True).indices
     sources = order[: len(slots)].tolist()
     if pairing == "random":
         shuffled = torch.randperm(len(slots), generator=generator).tolist()
         sources = [sources[i] for i in shuffled]
-    elif pairing != "sorted":
-        raise ValueError(f"pairing={pairing!r}: allowed are 'sorted' and 'random'")
     return slots, sources

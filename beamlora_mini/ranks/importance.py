@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -47,10 +48,28 @@ class SmoothedSensitivity:
 
     def update(self, sensitivity: Tensor) -> Tensor:
         """Take in this step's sensitivity, any shape; returns the score of the same shape."""
-        self.mean = self.beta1 * self.mean + (1 - self.beta1) * sensitivity
-        deviation = (sensitivity - self.mean).abs()
-        self.uncertainty = self.beta2 * self.uncertainty + (1 - self.beta2) * deviation
-        return self.mean * self.uncertainty
+        state = [torch.zeros_like(sensitivity) + start for start in (self.mean, self.uncertainty)]
+        self.mean, self.uncertainty = state
+        (score,) = smooth_sensitivities_(
+            [sensitivity], [self.mean], [self.uncertainty], self.beta1, self.beta2
+        )
+        return score
+
+
+def smooth_sensitivities_(
+    sensitivities: list[Tensor],
+    means: list[Tensor],
+    uncertainties: list[Tensor],
+    beta1: float,
+    beta2: float,
+) -> list[Tensor]:
+    """`SmoothedSensitivity` of many parameters at once: brings the running averages up to date, in
+    place, and returns the scores."""
+    torch._foreach_lerp_(means, sensitivities, 1 - beta1)
+    deviations = torch._foreach_sub(sensitivities, means)
+    torch._foreach_abs_(deviations)
+    torch._foreach_lerp_(uncertainties, deviations, 1 - beta2)
+    return list(torch._foreach_mul(means, uncertainties))
 
 
 def gradient_importance(B: Tensor, grad_B: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """How to put one rank in the place of another. What an optimizer remembers of a rank (Adam's
 moments) belongs to it and moves with it.
+
+What a rank is made of, each layer says: `AdapterLayer.rank_axes`.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn, optim
 
-from ..adapters import AdapterLayer, require_adapters
+from ..layers import AdapterLayer, require_adapters
 
 
 @dataclass
 class Snapshot:
-    """A, B and what the optimizer remembers of them, of every adapter at one moment.
+    """What the ranks of every adapter were made of at one moment, and what the optimizer remembered.
 
     tensors: {module: {"lora_A": (r, in), "lora_A.exp_avg": (r, in), ...}}, copies.
     """
@@ -32,25 +34,24 @@ class Snapshot:
 def take_snapshot(
     model: nn.Module, optimizer: optim.Optimizer, device: torch.device | str | None = None
 ) -> Snapshot:
-    """Copy every adapter's A and B and their entry-wise optimizer states, three times the adapter's
-    memory with Adam; to `device`, or beside the originals if None.
+    """Copy what every adapter's ranks are made of and its entry-wise optimizer states, three times
+    the adapter's memory with Adam; to `device`, or beside the originals if None.
 
     Raises TypeError for an optimizer whose states can't be split into ranks (`entrywise_states`).
     """
     layers = require_adapters(model)
-    tensors: dict[str, dict[str, Tensor]] = {}
-    for name, layer in layers.items():
-        kept = {}
-        for part in ("lora_A", "lora_B"):
-            parameter = getattr(layer, part)
-            kept[part] = parameter.detach()
-            for key, state in entrywise_states(optimizer, parameter).items():
-                kept[f"{part}.{key}"] = state
-        tensors[name] = {key: t.to(device or t.device, copy=True) for key, t in kept.items()}
+    tensors = {
+        name: {
+            key: tensor.detach().to(device or tensor.device, copy=True)
+            for part in layer.rank_axes
+            for key, tensor in _with_states(layer, part, optimizer).items()
+        }
+        for name, layer in layers.items()
+    }
     return Snapshot(tensors, {layer: name for name, layer in layers.items()})
 
 
-def entrywise_states(optimizer: optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+def entrywise_states(optimizer: optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """The states that hold one number for each entry of a parameter (Adam's moments, a momentum
     buffer), so that a rank's share of them can be cut out. Step counters are left out.
 
@@ -83,25 +84,27 @@ def expand_ranks_(
 
     The source itself stays as it is, so a pair differs by what was learned since the snapshot; one
     taken just now gives plain copies. copy_moments also copies what the optimizer knew of the
-    source then. If the layer has `scores`, slot and source both get the mean of their two scores.
+    source then. Of what twins share (BeamLoRA's scores) both get the mean of the two, as they are
+    now, and the moments stay.
 
     Raises ValueError for indices out of range or lists of different lengths, TypeError as
-    `entrywise_states` or for a layer with `lora_E`; then nothing has changed. Source: BeamLoRA.
+    `entrywise_states` or for a layer whose ranks can't be moved; then nothing has changed.
+    Source: BeamLoRA.
     """
     _check_indices(layer, slots, sources)
     old = snapshot.of(layer)
-    states = {part: entrywise_states(optimizer, getattr(layer, part)) for part in _RANK_DIM}
-    for part, dim in _RANK_DIM.items():
-        targets = {part: getattr(layer, part)}
-        if copy_moments:
-            targets |= {f"{part}.{key}": state for key, state in states[part].items()}
-        for key, target in targets.items():
-            then = old.get(key, torch.zeros_like(target))  # before step 1 Adam knew nothing
-            _ranks(target, dim)[slots] = _ranks(then, dim)[sources].to(target)
-    if hasattr(layer, "scores"):
-        mean = (layer.scores[slots] + layer.scores[sources]) / 2
-        layer.scores[slots] = mean
-        layer.scores[sources] = mean  # last: where a slot is also a source, the source wins
+    parts = {part: _with_states(layer, part, optimizer) for part in layer.rank_axes}
+    for part, axis in layer.rank_axes.items():
+        own = _ranks(getattr(layer, part), axis)
+        if part in layer.shared_by_twins:
+            mean = (own[slots] + own[sources]) / 2
+            own[slots] = mean
+            own[sources] = mean  # last: where a slot is also a source, the source wins
+            continue
+        for key, target in parts[part].items():
+            if key == part or copy_moments:
+                then = old.get(key, torch.zeros_like(target))  # before step 1 Adam knew nothing
+                _ranks(target, axis)[slots] = _ranks(then, axis)[sources].to(target)
 
 
 @torch.no_grad()
@@ -109,8 +112,8 @@ def split_ranks_(
     layer: AdapterLayer, optimizer: optim.Optimizer, slots: list[int], sources: list[int]
 ) -> None:
     """Put an exact copy of each source, as it is now, in its slot, and halve the B of both: the
-    two together add what the source did. The slot gets the source's optimizer states. If the layer
-    has `scores`, they stay, and the slot's B makes up for the two weights.
+    two together add what the source did. The slot gets the source's optimizer states. What twins
+    would share (BeamLoRA's scores) stays, and the slot's B makes up for the two weights.
 
     Raises ValueError also for a source that is named twice or is a slot; then nothing has changed.
     """
@@ -119,14 +122,16 @@ def split_ranks_(
         raise ValueError(
             f"slots={slots!r}, sources={sources!r}: allowed are different ranks in all places"
         )
-    for part, dim in _RANK_DIM.items():
-        parameter = getattr(layer, part)
-        for tensor in (parameter, *entrywise_states(optimizer, parameter).values()):
-            _ranks(tensor, dim)[slots] = _ranks(tensor, dim)[sources]
+    own = [part for part in layer.rank_axes if part not in layer.shared_by_twins]
+    for part, tensors in {p: _with_states(layer, p, optimizer) for p in own}.items():
+        for tensor in tensors.values():
+            ranks = _ranks(tensor, layer.rank_axes[part])
+            ranks[slots] = ranks[sources]
     layer.lora_B[:, slots + sources] *= 0.5
-    if hasattr(layer, "scores"):
-        weights = layer.rank_weights()
-        layer.lora_B[:, slots] *= weights[sources] / weights[slots]
+    weights = layer.rank_weights()
+    if weights is not None:
+        equal = weights[slots] == weights[sources]  # zero perhaps
+        layer.lora_B[:, slots] *= torch.where(equal, 1.0, weights[sources] / weights[slots])
 
 
 @torch.no_grad()
@@ -135,14 +140,15 @@ def reset_ranks_(
     generator: torch.Generator | None = None,
 ) -> None:  # fmt: skip
     """Start ranks anew: B and the moments zero, A as LoRA starts ("kaiming") or zero as well
-    ("zero", which takes the rank out for good: neither A nor B then has a gradient)."""
+    ("zero", which takes the rank out for good: neither A nor B then has a gradient). What weighs
+    the rank stays as it is."""
     _check_indices(layer, slots, slots)
     if init not in ("kaiming", "zero"):
         raise ValueError(f"init={init!r}: allowed are 'kaiming' and 'zero'")
-    for part, dim in _RANK_DIM.items():
-        parameter = getattr(layer, part)
-        for tensor in (parameter, *entrywise_states(optimizer, parameter).values()):
-            _ranks(tensor, dim)[slots] = 0
+    parts = {part: _with_states(layer, part, optimizer) for part in ("lora_A", "lora_B")}
+    for part, tensors in parts.items():
+        for tensor in tensors.values():
+            _ranks(tensor, layer.rank_axes[part])[slots] = 0
     if init == "kaiming":
         bound = layer.in_features**-0.5
         fresh = torch.rand(len(slots), layer.in_features, generator=generator) * 2 * bound - bound
@@ -155,26 +161,30 @@ def add_noise_(
 ) -> None:
     """Add Gaussian noise to ranks' A and B, `scale` times the root mean square of each vector."""
     _check_indices(layer, slots, slots)
-    for part, dim in _RANK_DIM.items():
-        ranks = _ranks(getattr(layer, part), dim)
+    for part in ("lora_A", "lora_B"):
+        ranks = _ranks(getattr(layer, part), layer.rank_axes[part])
         chosen = ranks[slots]
         noise = torch.randn(chosen.shape, generator=generator).to(chosen)
         ranks[slots] = chosen + scale * chosen.square().mean(1, keepdim=True).sqrt() * noise
 
 
-_RANK_DIM = {"lora_A": 0, "lora_B": 1}  # the dimension along which the ranks lie
+def _with_states(layer: AdapterLayer, part: str, optimizer: optim.Optimizer) -> dict[str, Tensor]:
+    """{part: tensor, "part.exp_avg": ...}: a part of the layer and what the optimizer knows of it."""
+    tensor = getattr(layer, part)
+    states = entrywise_states(optimizer, tensor)
+    return {part: tensor} | {f"{part}.{key}": state for key, state in states.items()}
 
 
-def _ranks(tensor: Tensor, dim: int) -> Tensor:
-    """A view of (r, n), one row for each rank."""
-    return tensor.T if dim else tensor
+def _ranks(tensor: Tensor, axis: int) -> Tensor:
+    """A view with one row for each rank."""
+    return tensor.movedim(axis, 0)
 
 
 def _check_indices(layer: AdapterLayer, slots: list[int], sources: list[int]) -> None:
-    if hasattr(layer, "lora_E"):
+    if not layer.rank_axes:
         raise TypeError(
-            f"layer={type(layer).__name__}: allowed is one whose ranks are a row of lora_A and a "
-            "column of lora_B each, without a lora_E"
+            f"layer={type(layer).__name__}: allowed is one that says in rank_axes what a rank of "
+            "it is made of"
         )
     for argument, indices in (("slots", slots), ("sources", sources)):
         if not all(0 <= i < layer.r for i in indices):

@@ -1,0 +1,162 @@
+"""`Run`: everything that changes from step to step, and the one order in which it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checks import require_number, require_whole
+from .events import RankEvent
+from .layers import adapter_layers, attached_method, trainable_parameters, unwrap
+from .layers.attach import remembered_parameters
+from .methods import Method
+
+
+class Run:
+    """A model in training: its method, optimizer, learning rate, rank schedule and step number.
+
+    In a loop of your own, after attach(model, method):
+
+        run = Run(model, steps=1000, lr=1e-3)
+        for batch in batches:
+            (loss_of(model, batch) + run.loss()).backward()  # several times, to accumulate
+            events = run.update()
+
+    The method is the one that the model carries, wherever in it the adapters sit; without adapters
+    everything that requires a gradient is trained. AdamW, unless an optimizer is given, which then
+    has to train the adapters; the learning rate is multiplied by the method's `lr_factor`, whose
+    warm-up is the fraction `warmup` of the steps. max_grad_norm: None for no clipping. scaler: a
+    GradScaler, if the loss is scaled by one. settings: what else a resumed run must have in common.
+
+    n: optimizer steps so far; lr: the rate of the next one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        lr: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        warmup: float = 0.05,
+        max_grad_norm: float | None = 1.0,
+        optimizer: torch.optim.Optimizer | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ):
+        require_whole("steps", steps, 1)
+        if optimizer is None:
+            require_number("lr", lr, "a number above 0", above=0)
+        require_number("warmup", warmup, "a fraction in [0, 1)", least=0, below=1)
+        if max_grad_norm is not None:
+            require_number("max_grad_norm", max_grad_norm, "None or a number above 0", above=0)
+        self.model = unwrap(model)
+        self.method = attached_method(self.model) or Method()
+        self.n, self.steps = 0, steps
+        self.max_grad_norm, self.scaler = max_grad_norm, scaler
+        parameters = trainable_parameters(self.model)
+        if not parameters:
+            raise ValueError(
+                "model has no parameter that requires a gradient: attach a method first"
+            )
+        if optimizer is None:
+            groups = self.method.parameter_groups(parameters, lr)
+            optimizer = torch.optim.AdamW(
+                groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
+            )
+        self.optimizer = optimizer
+        # The schedule first: it may add parameter groups, which the learning rates then count.
+        self.schedule = self.method.schedule(self.model, optimizer, steps)
+        self.rate = self.method.lr_scheduler(optimizer, round(warmup * steps), steps)
+        self.settings = {
+            "method": repr(self.method), "steps": steps, "lr": lr, "betas": tuple(betas),
+            "weight_decay": weight_decay, "warmup": warmup, "max_grad_norm": max_grad_norm,
+            "optimizer": type(optimizer).__name__, **(settings or {}),
+        }  # fmt: skip
+
+    @property
+    def lr(self) -> float:
+        return self.rate.get_last_lr()[0]
+
+    def loss(self) -> float | Tensor:
+        """What the method adds to the training loss, 0.0 for most."""
+        return self.schedule.loss()
+
+    def update(self) -> list[RankEvent]:
+        """One optimizer step with the gradients there are, and all that follows it."""
+        self.n += 1
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self.max_grad_norm is not None:
+            groups = self.optimizer.param_groups
+            nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], self.max_grad_norm)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.rate.step()
+        events = self.schedule.step(self.n)
+        self.optimizer.zero_grad()
+        return events
+
+    # --- stopping and going on ---
+
+    def tensors(self) -> dict[str, Tensor]:
+        """{name: tensor} of all in the model that a step may change: what is trained, what adapters
+        remember, buffers."""
+        saved = self.model.state_dict().keys()
+        buffers = {name: b for name, b in self.model.named_buffers() if name in saved}
+        return trainable_parameters(self.model) | remembered_parameters(self.model) | buffers
+
+    def state_dict(self) -> dict:
+        return {
+            "settings": self.settings,
+            "n": self.n,
+            "tensors": {name: tensor.detach() for name, tensor in self.tensors().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "rate": self.rate.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler and self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where the run that made `state` stood. Raises ValueError, with nothing changed, if
+        it had other settings (by the name of the first that differs) or another model."""
+        for name, value in self.settings.items():
+            saved = state["settings"].get(name)
+            if saved != value:
+                raise ValueError(f"{name}={value!r}: the saved run was begun with {name}={saved!r}")
+        self.schedule.prepare(state["schedule"])
+        self._check_tensors(state["tensors"])
+        self.model.load_state_dict(state["tensors"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rate.load_state_dict(state["rate"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.n = state["n"]
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] and len(state["cuda_random"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda_random"])
+
+    def _check_tensors(self, saved: Mapping[str, Tensor]) -> None:
+        layers = adapter_layers(self.model)
+        growing = {f"{name}.{part}" for name, layer in layers.items() for part in layer.grows}
+
+        def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple | None]:
+            return {n: None if n in growing else tuple(t.shape) for n, t in tensors.items()}
+
+        differing = shapes(self.tensors()).items() ^ shapes(saved).items()
+        if differing:
+            name, shape = min(differing, key=str)
+            raise ValueError(
+                f"state: it is of another model: {len(differing)} tensors differ, the first is "
+                f"{name!r} of shape {shape}"
+            )
