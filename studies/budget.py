@@ -1,7 +1,7 @@
 """Where should the ranks go? AdaLoRA and IncreLoRA against even and random allocations of the same
 number of ranks, on the tiny model, with tuned rates: data/results/budget_study.parquet.
 
-python -m studies.budget                  # both tasks, under an hour on one core
+python -m studies.budget                  # both tasks, over an hour on one core
 python -m studies.budget subtraction      # one of them, the other's results are kept
 
 Every variant ends with three ranks a module on average, 84 in all, and scales its update by two. Its

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -330,3 +331,13 @@ def test_card_examples_are_in_the_files(held_out):
         assert int(train.replace(",", "")) == len(rows)
     line = CARD.read_text(encoding="utf-8").split("```json\n")[1].split("\n```")[0]
     assert json.loads(line) in problem_rows("train")
+
+
+def test_card_describes_the_studies():
+    tables = {p.name: pd.read_parquet(p) for p in (DATA / "results").iterdir()}
+    stated = {cells[0].strip("`"): int(cells[1]) for cells in table_rows("The studies")}
+    assert stated == {name: len(table) for name, table in tables.items()}
+    columns = {column for table in tables.values() for column in table.columns}
+    described = " ".join(cells[0] for cells in table_rows("Columns of the studies"))
+    assert sorted(re.findall(r"`(\w+)`", described)) == sorted(columns)
+    assert all(set(table.attrs) == set(table.setting) for table in tables.values())
