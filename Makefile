@@ -42,9 +42,9 @@ bench: env
 	@$(PY) -m beamlora_mini.bench $(BENCH_ARGS)
 
 real: env
-	@$(PY) data/record_run.py $(REAL_ARGS)
+	@$(PY) -m studies.record_run $(REAL_ARGS)
 
 clean:
 	@test ! -f "$(VENV)/setup.log" || rm -rf "$(VENV)"
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
-	@find beamlora_mini data notebooks tests tools -name __pycache__ -prune -exec rm -rf {} +
+	@find beamlora_mini notebooks studies tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The shipped data is what `data/build.py` makes, it is right, and its card tells the truth."""
+"""The shipped data is what `tools/build_data.py` makes, it is right, and its card tells the truth."""
 
 import hashlib
 import json
@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-sys.path.insert(0, str(DATA))
+ROOT = Path(__file__).resolve().parent.parent
+DATA, BUILD = ROOT / "data", ROOT / "tools" / "build_data.py"
+sys.path.insert(0, str(BUILD.parent))
 
 from tiny_tasks import FINE_TUNING_TASKS, PRETRAINING_TASKS, make_pretraining_problems
 from word_problems import load_templates
@@ -35,7 +37,7 @@ def task_rows(task: str, split: str) -> list[dict]:
 
 
 def test_rebuilding_gives_the_same_bytes(tmp_path):
-    command = [sys.executable, DATA / "build.py", "tasks", "word_problems", "--folder", tmp_path]
+    command = [sys.executable, BUILD, "tasks", "word_problems", "--folder", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
     for part in ("tasks", "word_problems"):
         rebuilt = {path.name: path.read_bytes() for path in (tmp_path / part).iterdir()}
@@ -45,7 +47,7 @@ def test_rebuilding_gives_the_same_bytes(tmp_path):
 
 
 def test_build_names_an_unknown_part():
-    command = [sys.executable, DATA / "build.py", "taks"]
+    command = [sys.executable, BUILD, "taks"]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 2
     assert "'taks'" in run.stderr and "word_problems" in run.stderr
@@ -329,3 +331,13 @@ def test_card_examples_are_in_the_files(held_out):
         assert int(train.replace(",", "")) == len(rows)
     line = CARD.read_text(encoding="utf-8").split("```json\n")[1].split("\n```")[0]
     assert json.loads(line) in problem_rows("train")
+
+
+def test_card_describes_the_studies():
+    tables = {p.name: pd.read_parquet(p) for p in (DATA / "results").iterdir()}
+    stated = {cells[0].strip("`"): int(cells[1]) for cells in table_rows("The studies")}
+    assert stated == {name: len(table) for name, table in tables.items()}
+    columns = {column for table in tables.values() for column in table.columns}
+    described = " ".join(cells[0] for cells in table_rows("Columns of the studies"))
+    assert sorted(re.findall(r"`(\w+)`", described)) == sorted(columns)
+    assert all(set(table.attrs) == set(table.setting) for table in tables.values())

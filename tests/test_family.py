@@ -330,7 +330,7 @@ def test_a_plain_lora_of_twice_the_rank_is_the_same_update(method, lora_alpha):
     plain = net()
     twins = bl.attach(plain, bl.LoRA(r=2 * R, lora_alpha=2 * lora_alpha))
     for name, layer in layers.items():
-        A, B = layer.as_plain_lora()
+        A, B = layer.plain()
         with torch.no_grad():
             twins[name].lora_A.copy_(A)
             twins[name].lora_B.copy_(B)

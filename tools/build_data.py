@@ -1,8 +1,8 @@
-"""Make everything in this folder: the tiny model, its tasks and the word problems.
+"""Make what lies in data/: the tiny model, its tasks and the word problems.
 
-python data/build.py                       # all of it, several minutes
-python data/build.py tasks word_problems   # only these, seconds
-python data/build.py --folder elsewhere    # without touching what is here
+python tools/build_data.py                       # all of it, several minutes
+python tools/build_data.py tasks word_problems   # only these, seconds
+python tools/build_data.py --folder elsewhere    # without touching data/
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tiny_tasks import FINE_TUNING_TASKS, make_splits
 from tqdm import tqdm
 from word_problems import make_word_problems
 
-HERE = Path(__file__).parent
+DATA = Path(__file__).parents[1] / "data"
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", help=f"{', '.join(PARTS)}; all of them if none is named"
     )
-    parser.add_argument("--folder", type=Path, default=HERE, help="where to write")
+    parser.add_argument("--folder", type=Path, default=DATA, help="where to write")
     arguments = parser.parse_args()
     if unknown := [part for part in arguments.parts if part not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")

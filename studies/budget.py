@@ -1,23 +1,24 @@
 """Where should the ranks go? AdaLoRA and IncreLoRA against even and random allocations of the same
-number of ranks, on the tiny model, with tuned learning rates: data/results/budget_study.json.
+number of ranks, on the tiny model, with tuned rates: data/results/budget_study.parquet.
 
-python data/budget_study.py                  # both tasks, under an hour on one core
-python data/budget_study.py subtraction      # one of them, the other's results are kept
+python -m studies.budget                  # both tasks, over an hour on one core
+python -m studies.budget subtraction      # one of them, the other's results are kept
 
 Every variant ends with three ranks a module on average, 84 in all, and scales its update by two. Its
 learning rate is chosen on the seeds in TUNING, by mean exact match on the first 300 test prompts; then
 it is run with that rate on the seeds in FRESH, and measured on all 500 (the same first 300 among
-them). `ranks` are those that each module ends with, in the model's order.
+them). `ranks` are those that each of the `modules` ends with, in the model's order.
 """
 
 from __future__ import annotations
 
 import torch
-from studies import FRESH, TUNING, best_rates, main, measure, with_schedule
 
 import beamlora_mini as bl
 from beamlora_mini.methods.adalora import AdaLoRASchedule
 from beamlora_mini.methods.increlora import IncreLoRASchedule
+
+from .common import FRESH, TUNING, best_rates, main, measure, with_schedule
 
 TARGET, STEPS = 3, 400
 SETTINGS = {"subtraction": "subtraction", "base-7 sums": "base7_addition"}
@@ -103,22 +104,20 @@ def run(task: str, rates: dict, seeds, phase: str, limit: int) -> list[dict]:
                 )
                 row = {"phase": phase, "variant": name, "lr": rate, "seed": seed}
                 row |= measure(model, history.losses, history.events, task, limit)
-                row["ranks"] = [final_ranks(la) for la in bl.adapter_layers(model).values()]
+                layers = bl.adapter_layers(model)
+                row["modules"] = list(layers)
+                row["ranks"] = [final_ranks(layer) for layer in layers.values()]
                 rows.append(row)
                 print(*list(row.values())[:7], flush=True)
     return rows
 
 
-def study(task: str) -> dict:
+def study(task: str) -> list[dict]:
     rows = run(task, RATES, TUNING, "tuning", 300)
     rows += run(task, best_rates(rows), FRESH, "fresh", 500)
-    model, _ = bl.load_model("tiny", device="cpu")
-    modules = list(bl.attach(model, VARIANTS["LoRA"]))
-    return {
-        "task": task, "target_r": TARGET, "steps": STEPS, "batch_size": 16,
-        "modules": modules, "rows": rows,
-    }  # fmt: skip
+    facts = {"task": task, "target_r": TARGET, "steps": STEPS, "batch_size": 16}
+    return [facts | row for row in rows]
 
 
 if __name__ == "__main__":
-    main(__doc__, "budget_study.json", SETTINGS, study)
+    main(__doc__, "budget_study.parquet", SETTINGS, study)

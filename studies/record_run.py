@@ -1,7 +1,7 @@
 """Fine-tune SmolLM2 with BeamLoRA on the word problems and record what every rank does.
 
-python data/record_run.py                      # writes data/runs/smollm2_beamlora.parquet
-python data/record_run.py --steps 400 --batch-size 16 --out elsewhere.parquet
+python -m studies.record_run                      # writes data/runs/smollm2_beamlora.parquet
+python -m studies.record_run --steps 400 --batch-size 16 --out elsewhere.parquet
 
 `bl.RankHistory.load` reads the file; its `info` says how it was made and how well the model did.
 """
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import beamlora_mini as bl
-from beamlora_mini.machine import processor, versions
+from beamlora_mini.machine import data_folder, processor, versions
 
-FILE = Path(__file__).parent / "runs" / "smollm2_beamlora.parquet"
+FILE = data_folder() / "runs" / "smollm2_beamlora.parquet"
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         batch_size=options.batch_size, history=history,
     )  # fmt: skip
     history.info = {
-        "command": " ".join(["python data/record_run.py", *sys.argv[1:]]),
+        "command": " ".join(["python -m studies.record_run", *sys.argv[1:]]),
         "model": "SmolLM2-135M-Instruct", "task": "word_problems",
         "method": dataclasses.asdict(method), "steps": options.steps, "lr": options.lr,
         "batch_size": options.batch_size, "tokens": run.tokens, "seconds": round(run.seconds),

@@ -1,7 +1,7 @@
-"""LoRA against BeamLoRA on the tiny model, with tuned learning rates: data/results/beamlora_study.json.
+"""LoRA against BeamLoRA on the tiny model, with tuned rates: data/results/beamlora_study.parquet.
 
-python data/beamlora_study.py                  # all settings, about half an hour on one core
-python data/beamlora_study.py subtraction      # one of them, the others' results are kept
+python -m studies.beamlora                  # all settings, about half an hour on one core
+python -m studies.beamlora subtraction      # one of them, the others' results are kept
 
 For each setting: every variant's learning rate is chosen on the seeds in TUNING, by mean exact match
 on the first 300 test prompts; then the variant is run with that rate on the seeds in FRESH, and
@@ -13,12 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from studies import FRESH, TUNING, best_rates, main, measure, with_schedule
 
 import beamlora_mini as bl
 from beamlora_mini.many import Trial, fit_many
 from beamlora_mini.methods.beamlora import BeamSchedule
 from beamlora_mini.ranks import reset_ranks_
+
+from .common import FRESH, TUNING, best_rates, main, measure, with_schedule
 
 RATES = (2e-3, 4e-3, 8e-3)
 
@@ -117,7 +118,7 @@ def run(model, setting: Setting, methods: dict, rates: dict, seeds, phase: str, 
     return rows
 
 
-def study(setting: Setting) -> dict:
+def study(setting: Setting) -> list[dict]:
     model, _ = bl.load_model("tiny", device="cpu")
     tuned = variants(setting.r, setting.steps)
     grid = dict.fromkeys(tuned, RATES)
@@ -128,10 +129,9 @@ def study(setting: Setting) -> dict:
         changed = ablations(setting.r, setting.steps)
         same = dict.fromkeys(changed, rates["BeamLoRA, published"])
         rows += run(model, setting, changed, same, FRESH, "ablation", 500)
-    return {
-        "task": setting.task, "r": setting.r, "steps": setting.steps, "batch_size": 16, "rows": rows,
-    }  # fmt: skip
+    facts = {"task": setting.task, "r": setting.r, "steps": setting.steps, "batch_size": 16}
+    return [facts | row for row in rows]
 
 
 if __name__ == "__main__":
-    main(__doc__, "beamlora_study.json", SETTINGS, study)
+    main(__doc__, "beamlora_study.parquet", SETTINGS, study)

@@ -1,8 +1,8 @@
 """Word problems of one to three steps with a short worked solution, for the real model.
 
-The problems come from the templates in `word_problems/templates.txt`, whose first lines explain
-their form. The same template never gets the same numbers twice, so none of the test problems can
-be had from a training problem by changing a name or a thing.
+The problems come from the templates in `data/word_problems/templates.txt`, whose first lines
+explain their form. The same template never gets the same numbers twice, so none of the test
+problems can be had from a training problem by changing a name or a thing.
 """
 
 import operator
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TEMPLATES_FILE = Path(__file__).parent / "word_problems" / "templates.txt"
+TEMPLATES_FILE = Path(__file__).parents[1] / "data" / "word_problems" / "templates.txt"
 TRAIN_ROWS, TEST_ROWS = 4000, 500
 
 # fmt: off

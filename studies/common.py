@@ -1,19 +1,24 @@
-"""What the studies share: seeds, how a run is measured, how a learning rate is chosen, the file."""
+"""What the studies share: seeds, how a run is measured, how a learning rate is chosen, the file.
+
+A study's file has a row for each run. What pandas reads as its `attrs` says of each setting how its
+rows were made: {setting: {command, device, versions, cpu_seconds}}.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pandas as pd
+
 import beamlora_mini as bl
-from beamlora_mini.machine import processor, versions
+from beamlora_mini.machine import data_folder, processor, versions
 from beamlora_mini.methods import Method, Schedule
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = data_folder() / "results"
 TUNING, FRESH = range(100, 103), range(8)
 
 
@@ -49,8 +54,24 @@ def best_rates(rows: list[dict]) -> dict[str, list[float]]:
     }
 
 
-def main(description: str, file: str, settings: Mapping[str, object], study: Callable) -> None:
-    """Run the settings named on the command line, or all; keep the file's results of the others."""
+def save(path: Path, setting: str, rows: list[dict], made: dict) -> None:
+    """Write a setting's rows into a study's file, in place of its earlier ones if it has any, and
+    how they were made; the other settings keep theirs."""
+    parts, attrs = {}, {}
+    if path.is_file():
+        before = pd.read_parquet(path)
+        parts, attrs = dict(list(before.groupby("setting", sort=False))), before.attrs
+    parts[setting] = pd.DataFrame([{"setting": setting} | row for row in rows])
+    table = pd.concat(parts.values(), ignore_index=True)
+    table.attrs = attrs | {setting: made}
+    path.parent.mkdir(exist_ok=True)
+    table.to_parquet(path, compression="zstd", index=False)
+
+
+def main(
+    description: str, file: str, settings: Mapping[str, object], study: Callable[..., list[dict]]
+) -> None:
+    """Run the settings named on the command line, or all, and save each as soon as it is done."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("settings", nargs="*", help=f"{', '.join(settings)}; all if none is named")
     names = parser.parse_args().settings or list(settings)
@@ -58,15 +79,11 @@ def main(description: str, file: str, settings: Mapping[str, object], study: Cal
         parser.error(f"unknown setting {unknown[0]!r}; there are {', '.join(settings)}")
     for name in names:
         started = time.process_time()
-        results = study(settings[name])
-        results |= {
-            "cpu_seconds": round(time.process_time() - started),
-            "command": f'python data/{Path(sys.argv[0]).name} "{name}"',
+        rows = study(settings[name])
+        made = {
+            "command": f'python -m studies.{Path(sys.argv[0]).stem} "{name}"',
             "device": processor(),
             "versions": versions("torch", "transformers"),
+            "cpu_seconds": round(time.process_time() - started),
         }
-        path = RESULTS / file
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(kept | {name: results}).replace("}, {", "},\n{")  # a line for each run
-        path.write_text(text + "\n", encoding="utf-8", newline="\n")
+        save(RESULTS / file, name, rows, made)

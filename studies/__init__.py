@@ -1,0 +1,1 @@
+"""What takes too long for a notebook: one script a study, run as `python -m studies.<name>`."""
