@@ -16,20 +16,16 @@ import pandas as pd
 
 import beamlora_mini as bl
 from beamlora_mini.machine import data_folder, processor, versions
-from beamlora_mini.methods import Method, Schedule
+from beamlora_mini.methods import Method, RankSchedule
 
 RESULTS = data_folder() / "results"
 TUNING, FRESH = range(100, 103), range(8)
 
 
-def with_schedule(method: Method, schedule_class: type[Schedule]) -> Method:
+def with_schedule(method: Method, schedule: type[RankSchedule]) -> Method:
     """The same settings with another schedule."""
-
-    class Variant(type(method)):
-        def schedule(self, model, optimizer, total_steps):
-            return schedule_class(self, model, optimizer, total_steps)
-
-    return Variant(**vars(method))
+    variant = type(schedule.__name__, (type(method),), {"Schedule": schedule})
+    return variant(**vars(method))
 
 
 def measure(model, losses: list[float], events: list, task: str, limit: int) -> dict:

@@ -623,12 +623,8 @@ def test_relora_schedule_refuses_foreign_models_and_states():
         method.schedule(plain, optimizer, 10)
     schedule = method.schedule(model, optimizer, 10)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match="ReLoRASchedule"):
-        schedule.load_state_dict({})
-    state = schedule.state_dict()
-    state["round_weights"] = state["round_weights"] | {"2": torch.zeros(3, 3)}
-    with pytest.raises(ValueError, match="another model"):
-        schedule.load_state_dict(state)
+    with pytest.raises(ValueError, match="ReLoRASchedule keeps no state"):
+        schedule.load_state_dict({"round_weights": {}})
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 

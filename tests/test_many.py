@@ -37,14 +37,60 @@ def test_side_by_side_equals_one_by_one(tiny, beams):
     assert one["loss"] < bl.evaluate(model, "subtraction", limit=50, progress=False)["loss"]
 
 
+EVERY = {
+    "lora": bl.LoRA(r=3),
+    "pissa": bl.PiSSA(r=4),
+    "milora": bl.MiLoRA(r=2, target_modules=["q_proj", "down_proj"]),
+    "relora": bl.ReLoRA(r=4, merge_every=8, restart_warmup=2),
+    "adalora": bl.AdaLoRA(r=4, target_r=2, tinit=2, tfinal=8, deltaT=3),
+    "increlora": bl.IncreLoRA(r=1, target_r=2, top_h=7, init_warmup=3, incre_interval=2),
+    "beamlora": BEAM,
+}
+
+
+def test_all_methods_of_any_rank_and_target_together(tiny):
+    model, _ = tiny
+    trials = [Trial(method, 4e-3, seed) for seed, method in enumerate(EVERY.values())]
+    outcomes = fit_many(model, "subtraction", trials, **SETTINGS)
+    for name, outcome in zip(EVERY, outcomes):
+        alone = copy.deepcopy(model)
+        run = bl.fit(
+            alone, "subtraction", method=EVERY[name], lr=4e-3, seed=outcome.trial.seed, **SETTINGS
+        )
+        assert outcome.losses == pytest.approx(run.losses, rel=2e-3), name
+        assert [e[:4] for e in outcome.events] == [e[:4] for e in run.events], name
+        assert bool(outcome.events) == (name in ("relora", "adalora", "increlora", "beamlora"))
+    assert all(p.requires_grad for p in model.parameters()) is False
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_other_dtypes(dtype):
+    model, _ = bl.load_model("tiny", device="cpu", dtype=dtype)
+    outcomes = fit_many(
+        model, "subtraction", [Trial(BEAM, 4e-3), Trial(bl.PiSSA(r=2), 1e-3)], **SETTINGS
+    )
+    for outcome in outcomes:
+        alone = copy.deepcopy(model)
+        run = bl.fit(
+            alone, "subtraction", method=outcome.trial.method, lr=outcome.trial.lr, **SETTINGS
+        )
+        assert outcome.losses == pytest.approx(run.losses, rel=0.1 if dtype == "bfloat16" else 1e-5)
+
+
 @pytest.mark.parametrize(
     "trials, message",
     [
         ([], "trials"),
-        ([Trial(bl.LoRA(r=2), 1e-3), Trial(bl.LoRA(r=3), 1e-3)], "r=3: allowed is one rank"),
-        ([Trial(bl.LoRA(r=2, lora_dropout=0.1), 1e-3)], "without dropout"),
+        ([Trial(bl.LoRA(r=2), 1e-3), Trial(bl.DoRA(r=2), 1e-3)], r"method=DoRA\(.*pair of factors"),
+        (
+            [Trial(bl.LoRA(r=2, lora_dropout=0.1), 1e-3)],
+            "lora_dropout=0.1: allowed is 0 in fit_many",
+        ),
+        ([Trial(bl.LoRA(r=2), 0.0)], "lr=0.0"),
+        ([Trial(bl.LoRA(r=2), 1e-3), Trial(bl.PiSSA(r=200), 1e-3)], "r=200"),
     ],
 )
 def test_what_is_refused(tiny, trials, message):
     with pytest.raises(ValueError, match=message):
         fit_many(tiny[0], "subtraction", trials, **SETTINGS)
+    assert all(p.requires_grad for p in tiny[0].parameters())

@@ -18,7 +18,7 @@ from tiny_tasks import (
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from beamlora_mini.training import evaluate, fit
+from beamlora_mini import evaluate, fit
 
 TRAIN_ROWS = 256_000
 STEPS = 3200

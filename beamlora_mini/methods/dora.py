@@ -29,7 +29,8 @@ class DoRALinear(LoRALinear):
 
     def start(self) -> None:
         super().start()
-        norm = self.weight.detach().to(self.factor_dtype).norm(dim=1)
+        weight = self.weight.detach().to(self.factor_dtype)
+        norm = _root(weight.square().sum(1))
         self.magnitude = self.trained(norm)
         # Kept beside m, in m's dtype: however both are rounded later, m / ||V|| starts at one.
         self.remember("initial_norm", norm.clone())
@@ -42,9 +43,7 @@ class DoRALinear(LoRALinear):
         with torch.autocast(A.device.type, enabled=False):
             WA = (weight @ A.T.to(weight.dtype)).to(A.dtype)
             change = ((2 * s * WA + s * s * (B @ (A @ A.T))) * B).sum(1)
-            squared = self.initial_norm.square() + change
-        # A row of zeros has no direction: the least number above zero keeps m / ||V|| at 1.
-        return squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()
+            return _root(self.initial_norm.square() + change)
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
@@ -63,6 +62,11 @@ class DoRALinear(LoRALinear):
     def delta_weight(self) -> Tensor:
         V = self.weight + self.scaling * (self.lora_B @ self.lora_A)
         return (self.magnitude / self.row_norm())[:, None] * V - self.weight
+
+
+def _root(squared: Tensor) -> Tensor:
+    # A row of zeros has no direction: the least number above zero keeps m / ||V|| at 1.
+    return squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class IncreLoRASchedule(RankSchedule):
         if not missing:
             return []
         taken = torch.stack([la.take_score().to(self.scores) for la in self.layers.values()])
-        if not self.step_was_skipped():
+        if taken.isfinite().all() and not self.step_was_skipped():
             if processes() > 1:
                 dist.all_reduce(taken)
             self.scores = self.sensitivity.update(taken / (processes() * self.gradient_scale))
