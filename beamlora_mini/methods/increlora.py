@@ -109,9 +109,9 @@ class IncreLoRASchedule(RankSchedule):
         if not missing:
             return []
         taken = torch.stack([la.take_score().to(self.scores) for la in self.layers.values()])
+        if processes() > 1:
+            dist.all_reduce(taken)
         if taken.isfinite().all() and not self.step_was_skipped():
-            if processes() > 1:
-                dist.all_reduce(taken)
             self.scores = self.sensitivity.update(taken / (processes() * self.gradient_scale))
         events = []
         if self.plan.is_event(n):
