@@ -39,7 +39,7 @@ notebooks: env
 	  --ExecutePreprocessor.store_widget_state=False notebooks/[0-9][0-9]_*.ipynb
 
 bench: env
-	@$(PY) -m beamlora_mini.bench $(BENCH_ARGS)
+	@$(PY) -m studies.step_cost $(BENCH_ARGS)
 
 real: env
 	@$(PY) -m studies.record_run $(REAL_ARGS)
