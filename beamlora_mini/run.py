@@ -99,8 +99,8 @@ class Run:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        events = self.schedule.step(self.n)  # sees the rate that the step was made with
         self.rate.step()
-        events = self.schedule.step(self.n)
         self.optimizer.zero_grad()
         return events
 
