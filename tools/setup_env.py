@@ -34,8 +34,8 @@ def run(*command):
             sys.stderr.write(line)
     if process.returncode != 0:
         why = [why for what, why in REASONS.items() if re.search(what, "".join(said))]
-        why += [line for line in said if line.startswith("ERROR: ")] or said[-1:]
-        why = why[0].strip() if why else f"{' '.join(command)} failed"
+        why += [line for line in said if line.startswith("ERROR: ")] + said[-1:]
+        why = "".join(why[:1]).strip() or f"{' '.join(command)} failed"
         sys.exit(f"set-up: {why}; more above; the same command again starts over")
 
 
