@@ -30,3 +30,7 @@ def test_pyright():
     ]
     assert report["summary"]["filesAnalyzed"] >= 10
     assert len(errors) <= LEFT, "\n".join(errors)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "beamlora_mini" / "py.typed").is_file()
