@@ -22,6 +22,7 @@ LEFT = 36
 def test_pyright():
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "{" in result.stdout, result.stdout + result.stderr
     report = json.loads(result.stdout[result.stdout.index("{") :])
     errors = [
         f"{Path(one['file']).relative_to(ROOT)}:{one['range']['start']['line'] + 1} {one['message']}"
