@@ -45,6 +45,6 @@ real: env
 	@$(PY) -m studies.record_run $(REAL_ARGS)
 
 clean:
-	@test ! -f "$(VENV)/setup.log" || rm -rf "$(VENV)"
+	@test ! -f "$(VENV)/setup.stamp" || rm -rf "$(VENV)"
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
 	@find beamlora_mini notebooks studies tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +36,7 @@ def find_smollm2() -> Path | None:
 
 
 def load_model(
-    name: str,
+    name: str | Path,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> tuple[PreTrainedModel, Tokenizer]:
@@ -47,18 +51,14 @@ def load_model(
     Raises FileNotFoundError for a folder without a model, OSError for a model that can't be
     read or fetched, ValueError for an unknown device or dtype.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     cuda = torch.cuda.is_available()
     device = _device(("cuda" if cuda else "cpu") if device is None else device)
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = _dtype(default if dtype is None else dtype)
+    name = str(name)
     source, options = _source(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, **options
-        )
+        tokenizer, model, report = _from_pretrained(source, options, dtype)
     except Exception as error:  # each file format raises its own kind
         raise OSError(_why(name, source, error)) from error
     if report["missing_keys"] or report["mismatched_keys"]:
@@ -71,6 +71,53 @@ def load_model(
         tokenizer.pad_token = tokenizer.eos_token
     model.tokenizer = tokenizer
     return model.to(device).eval(), tokenizer
+
+
+def _from_pretrained(source: str, options: dict, dtype: torch.dtype):
+    """The tokenizer, the model, and transformers' report of what was missing."""
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    of_model = {"dtype": dtype, "output_loading_info": True}
+    packed = "gguf_file" in options
+    if packed and hasattr(transformers, "GgufConfig"):
+        # An ordinary model, which can be trained and saved: no quantizer stays behind.
+        of_model["quantization_config"] = transformers.GgufConfig(dequantize=True)
+
+    def load():
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        return tokenizer, *AutoModelForCausalLM.from_pretrained(source, **of_model, **options)
+
+    try:
+        with _gguf_asked_once() if packed else nullcontext():
+            return load()
+    except (AttributeError, TypeError):
+        if not packed:
+            raise
+        return load()  # a transformers that uses gguf in another way: slower, without the cache
+
+
+_GGUF = threading.Lock()
+
+
+@contextmanager
+def _gguf_asked_once() -> Iterator[None]:
+    """While it lasts, gguf parses a file once and builds its table of tensor names once.
+
+    transformers asks for the first three times and for the second once per module, 397 times for
+    SmolLM2: two thirds of the time that loading took.
+    """
+    import gguf
+
+    with _GGUF:
+        kept = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+        try:
+            for name, function in kept.items():
+                setattr(gguf, name, functools.cache(function))
+            yield
+        finally:
+            for name, function in kept.items():
+                setattr(gguf, name, function)
 
 
 def _source(name: str) -> tuple[str, dict]:
