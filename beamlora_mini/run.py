@@ -64,6 +64,7 @@ class Run:
                 "model has no parameter that requires a gradient: attach a method first"
             )
         if optimizer is None:
+            assert lr is not None
             groups = self.method.parameter_groups(parameters, lr)
             optimizer = torch.optim.AdamW(
                 groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
@@ -80,7 +81,7 @@ class Run:
 
     @property
     def lr(self) -> float:
-        return self.rate.get_last_lr()[0]
+        return float(self.rate.get_last_lr()[0])
 
     def loss(self) -> float | Tensor:
         """What the method adds to the training loss, 0.0 for most."""

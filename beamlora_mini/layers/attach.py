@@ -18,7 +18,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
         elif "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]
+            model = model.get_submodule("_orig_mod")
         else:
             return model
 
@@ -52,7 +52,7 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
         raise
     model.requires_grad_(False)
     _replace(model, {targets[name]: layer.train(model.training) for name, layer in layers.items()})
-    model._trainable_before_attach = [p for p, flag in flags.items() if flag]
+    model.__dict__["_trainable_before_attach"] = [p for p, flag in flags.items() if flag]
     return layers
 
 

@@ -8,6 +8,7 @@ its rows, merging) gets it here as a matrix.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ def is_adaptable(module: nn.Module) -> bool:
     return type(module) is nn.Linear or is_conv1d(module)
 
 
-def dense(base: nn.Module) -> Tensor:
+def dense(base: Any) -> Tensor:
     """W as (out, in), whichever way round `base` stores it, and whole where it is sharded."""
     if "weight" not in base._parameters:  # a hook makes it before each call: have it up to date
         for hook in base._forward_pre_hooks.values():
@@ -44,7 +45,7 @@ def dense(base: nn.Module) -> Tensor:
     return weight.T if is_conv1d(base) else weight
 
 
-def assign(base: nn.Module, weight: Tensor) -> None:
+def assign(base: Any, weight: Tensor) -> None:
     """Make `weight` (out, in) the layer's own, in a parameter that nothing else shares."""
     if prune.is_pruned(base):
         prune.remove(base, "weight")
@@ -55,7 +56,7 @@ def assign(base: nn.Module, weight: Tensor) -> None:
     base.weight = nn.Parameter(stored, requires_grad=trainable)
 
 
-def apply(base: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+def apply(base: Any, x: Tensor, weight: Tensor) -> Tensor:
     """What `base` would compute with another weight (out, in): (..., in) -> (..., out)."""
     if is_plain_linear(base) or "weight" not in base._parameters:
         return F.linear(x, weight, base.bias)
@@ -63,7 +64,7 @@ def apply(base: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     return functional_call(base, {"weight": stored}, (x,))
 
 
-def is_plain_linear(base: nn.Module) -> bool:
+def is_plain_linear(base: Any) -> bool:
     """Whether calling `base` is x W^T + b and nothing else: no hooks, no forward of its own, an
     ordinary weight in its place, no gradient for weight or bias."""
     weight, bias = base._parameters.get("weight"), base._parameters.get("bias")

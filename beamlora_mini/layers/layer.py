@@ -7,7 +7,6 @@ here is LoRA's layer; a method that differs says so in one or two of the hooks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -32,9 +31,14 @@ class AdapterLayer(nn.Module):
     saves it; grows: the remembered tensors whose size changes.
     """
 
-    rank_axes: ClassVar[Mapping[str, int]] = {"lora_A": 0, "lora_B": 1}
+    rank_axes: ClassVar[dict[str, int]] = {"lora_A": 0, "lora_B": 1}
     shared_by_twins: ClassVar[tuple[str, ...]] = ()
     grows: ClassVar[tuple[str, ...]] = ()
+
+    base: Any  # a module whose weight and bias are read only in `frozen`
+    lora_A: Tensor
+    lora_B: Tensor
+    merged_weight: Tensor | None
 
     def __init__(self, base: nn.Module, method: Any):
         super().__init__()
@@ -47,7 +51,7 @@ class AdapterLayer(nn.Module):
                 "it on the CPU or on disk): allowed is a loaded layer; attach first, then offload"
             )
         self.base = base.requires_grad_(False)
-        self.method = method
+        self.method: Any = method
         self.r: int = method.r
         self.scaling: float = method.scaling
         self.dropout = nn.Dropout(method.lora_dropout)
@@ -98,7 +102,7 @@ class AdapterLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged_weight is not None:
-            return self.merged_forward(x)
+            return self.merged_forward(x, self.merged_weight)
         seen = self.adapter_input(x)
         A, B, weights = self.factors()
         if self.base_is_plain():
@@ -137,10 +141,10 @@ class AdapterLayer(nn.Module):
     def device(self) -> torch.device:
         return next(self.base.parameters()).device
 
-    def merged_forward(self, x: Tensor) -> Tensor:
+    def merged_forward(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled():
             raise RuntimeError("the adapter is merged and can't train: call unmerge(model) first")
-        return frozen.apply(self.base, x, self.merged_weight)
+        return frozen.apply(self.base, x, weight)
 
     @torch.no_grad()
     def merged(self) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -38,7 +40,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     detach(model)
     for layer in layers.values():
         frozen.assign(layer.base, merged.pop(layer))
-    inner = unwrap(model)
+    inner: Any = unwrap(model)
     if getattr(inner, "get_output_embeddings", lambda: None)() in [
         la.base for la in layers.values()
     ]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn, optim
@@ -33,6 +33,10 @@ class AdaLoRALinear(AdapterLayer):
     """
 
     rank_axes: ClassVar = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "rank_scores": 0, "kept": 0}
+
+    lora_E: Tensor
+    rank_scores: Tensor
+    kept: Tensor
 
     def start(self) -> None:
         A = torch.empty(self.r, self.in_features, dtype=self.factor_dtype)
@@ -139,11 +143,12 @@ class AdaLoRASchedule(RankSchedule):
         layers = self.layers.values()
         trained = [getattr(layer, part) for part in self.parts for layer in layers]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        sensitivities = torch._foreach_mul(self._parameters(), gradients)
+        sensitivities = list(torch._foreach_mul(self._parameters(), gradients))
         torch._foreach_abs_(sensitivities)
         scores = smooth_sensitivities_(
-            sensitivities, *self.sensitivity.values(), self.method.beta1, self.method.beta2
-        )
+            sensitivities, self.sensitivity["mean"], self.sensitivity["uncertainty"],
+            self.method.beta1, self.method.beta2,
+        )  # fmt: skip
         count = len(self.layers)
         of_A, of_B, of_E = scores[:count], scores[count : 2 * count], scores[2 * count :]
         for layer, A, B, E in zip(layers, of_A, of_B, of_E):
@@ -227,7 +232,7 @@ class AdaLoRA(Method):
         require_smoothing(self)
 
 
-def require_smoothing(method: Method) -> None:
+def require_smoothing(method: Any) -> None:
     """Check the settings that AdaLoRA and IncreLoRA share."""
     for argument in ("beta1", "beta2"):
         value = getattr(method, argument)

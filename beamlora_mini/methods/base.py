@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn, optim
@@ -32,9 +32,9 @@ class RankSchedule:
         self, method: Method, model: nn.Module, optimizer: optim.Optimizer, total_steps: int
     ):
         require_whole("total_steps", total_steps, 1)
-        self.method, self.model = method, unwrap(model)
-        self.optimizer, self.total_steps = optimizer, total_steps
-        self.layers = adapter_layers(self.model)
+        self.method: Any = method
+        self.model, self.optimizer, self.total_steps = unwrap(model), optimizer, total_steps
+        self.layers: dict[str, Any] = dict(adapter_layers(self.model))
         for name, layer in self.layers.items():
             if not isinstance(layer, method.Layer):
                 raise TypeError(

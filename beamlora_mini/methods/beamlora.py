@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn, optim
@@ -42,6 +42,8 @@ class BeamLoRALinear(LoRALinear):
     rank_axes = LoRALinear.rank_axes | {"scores": 0}
     shared_by_twins = ("scores",)
 
+    scores: Tensor
+
     def start(self) -> None:
         super().start()
         self.scores = self.trained(torch.zeros(self.r))
@@ -63,7 +65,7 @@ class BeamSchedule(RankSchedule):
         super().__init__(method, model, optimizer, total_steps)
         self.lag = method.period // 2 if method.snapshot_lag is None else method.snapshot_lag
         self.end_step = method.end_step or max(1, 2 * total_steps // 3)
-        self.snapshot: Snapshot | None = None
+        self.snapshot: Snapshot | Any = None
 
     def is_event(self, n: int) -> bool:
         """Whether ranks are pruned and expanded after step n."""

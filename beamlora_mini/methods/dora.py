@@ -27,6 +27,9 @@ class DoRALinear(LoRALinear):
     Shapes: x (..., in) -> (..., out); lora_A (r, in); lora_B (out, r); magnitude (out,).
     """
 
+    magnitude: Tensor
+    initial_norm: Tensor
+
     def start(self) -> None:
         super().start()
         weight = self.weight.detach().to(self.factor_dtype)

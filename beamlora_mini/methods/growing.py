@@ -151,7 +151,8 @@ def average_gradient(parameter: nn.Parameter) -> None:
     that add up over several backward passes stay right: what was averaged before is alike."""
 
     def average(p: nn.Parameter) -> None:
-        dist.all_reduce(p.grad)
-        p.grad /= dist.get_world_size()
+        gradient: Any = p.grad
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()
 
     parameter.register_post_accumulate_grad_hook(average)

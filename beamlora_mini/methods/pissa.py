@@ -33,6 +33,9 @@ class SplitLinear(AdapterLayer):
     Shapes: x (..., in) -> (..., out); lora_A and initial_A (r, in); lora_B and initial_B (out, r).
     """
 
+    initial_A: Tensor
+    initial_B: Tensor
+
     def part(self, weight: Tensor) -> Part:
         """The part of a weight (out, in), in float32 or wider, that becomes the adapter."""
         raise NotImplementedError

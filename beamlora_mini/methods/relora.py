@@ -36,12 +36,16 @@ class ReLoRALinear(LoRALinear):
 
     grows = ("rounds_A", "rounds_B")
 
+    rounds_A: Tensor
+    rounds_B: Tensor
+    round_weight: Tensor | None
+
     def start(self) -> None:
         super().start()
         self.remember("rounds_A", self.lora_A.detach()[:0].clone())
         self.remember("rounds_B", self.lora_B.detach()[:, :0].clone())
         self.restarted = False
-        self.round_weight: Tensor | None = None
+        self.round_weight = None
 
     def base_is_plain(self) -> bool:
         return not self.restarted and super().base_is_plain()
@@ -50,13 +54,13 @@ class ReLoRALinear(LoRALinear):
         if not self.restarted:
             return super().base_forward(x)
         if self.round_weight is None:
-            self._make_round_weight()
+            self.round_weight = self._weight_of_this_round()
         return frozen.apply(self.base, x, self.round_weight)
 
     @torch.no_grad()
-    def _make_round_weight(self) -> None:
+    def _weight_of_this_round(self) -> Tensor:
         W = self.weight
-        self.round_weight = (W + self.scaling * (self.rounds_B @ self.rounds_A)).to(W.dtype)
+        return (W + self.scaling * (self.rounds_B @ self.rounds_A)).to(W.dtype)
 
     def plain(self) -> tuple[Tensor, Tensor]:
         A, B = super().plain()
@@ -69,7 +73,7 @@ class ReLoRALinear(LoRALinear):
         self.remember("rounds_A", self.plain()[0].detach())
         self.remember("rounds_B", torch.cat([self.rounds_B, self.lora_B], dim=1))
         self.restarted = True
-        self._make_round_weight()
+        self.round_weight = self._weight_of_this_round()
         start = torch.empty(self.lora_A.shape, dtype=self.lora_A.dtype)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
         self.lora_A.copy_(start)
