@@ -34,12 +34,18 @@ def is_adaptable(module: nn.Module) -> bool:
 
 
 def dense(base: Any) -> Tensor:
-    """W as (out, in), whichever way round `base` stores it, and whole where it is sharded."""
+    """W as (out, in), whichever way round `base` stores it, and whole where it is sharded.
+    ValueError where it is not in memory."""
     if "weight" not in base._parameters:  # a hook makes it before each call: have it up to date
         for hook in base._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod | WeightNorm):
                 hook(base, None)
     weight = base.weight
+    if weight.is_meta:
+        raise ValueError(
+            "base: its weight is not in memory (on the meta device, as where accelerate keeps it on "
+            "the CPU or on disk): allowed is a loaded layer; attach or merge first, then offload"
+        )
     if hasattr(weight, "full_tensor"):
         weight = weight.full_tensor()
     return weight.T if is_conv1d(base) else weight

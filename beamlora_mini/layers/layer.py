@@ -44,20 +44,15 @@ class AdapterLayer(nn.Module):
         super().__init__()
         if not frozen.is_adaptable(base):
             raise TypeError(f"base={type(base).__name__}: allowed are {frozen.KINDS}")
-        like = next(base.parameters())
-        if like.device.type == "meta":
-            raise ValueError(
-                "base: its weight is not in memory (on the meta device, as where accelerate keeps "
-                "it on the CPU or on disk): allowed is a loaded layer; attach first, then offload"
-            )
+        weight = frozen.dense(base)
+        self.out_features, self.in_features = weight.shape
         self.base = base.requires_grad_(False)
         self.method: Any = method
         self.r: int = method.r
         self.scaling: float = method.scaling
         self.dropout = nn.Dropout(method.lora_dropout)
-        self.factor_dtype = frozen.wide_dtype(like.dtype)
+        self.factor_dtype = frozen.wide_dtype(weight.dtype)
         self.register_buffer("merged_weight", None, persistent=False)
-        self.out_features, self.in_features = frozen.dense(base).shape
         self.start()
 
     # --- hooks ---
