@@ -34,9 +34,7 @@ test: env
 	@$(FIXED) $(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadscope --durations=15 $(TEST_ARGS)
 
 notebooks: env
-	@$(FIXED) $(PY) -m nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False \
-	  --ExecutePreprocessor.store_widget_state=False notebooks/[0-9][0-9]_*.ipynb
+	@$(PY) tools/run_notebooks.py notebooks/[0-9][0-9]_*.ipynb
 
 bench: env
 	@$(PY) -m studies.step_cost $(BENCH_ARGS)

@@ -16,10 +16,13 @@ if SILENT:  # tqdm's notebook bars do not heed the variable; transformers draws 
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
-def progress_bar(total: int, description: str, show: bool = True, initial: int = 0) -> tqdm:
+def progress_bar(
+    total: int, description: str, show: bool = True, initial: int = 0, delay: float = 0
+) -> tqdm:
     """A bar over `total` steps with the time left, drawn if `show` and unless the environment says
-    TQDM_DISABLE=1."""
-    return tqdm(total=total, desc=description, initial=initial, disable=SILENT or not show)
+    TQDM_DISABLE=1; only once `delay` seconds have passed."""
+    hidden = SILENT or not show
+    return tqdm(total=total, desc=description, initial=initial, delay=delay, disable=hidden)
 
 
 def data_folder() -> Path:

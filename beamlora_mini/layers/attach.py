@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..machine import progress_bar
 from . import frozen
 from .layer import AdapterLayer
 
@@ -44,8 +45,13 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
         )
     targets = find_targets(model, method.target_modules)
     flags = {p: p.requires_grad for p in model.parameters()}
+    layers = {}
     try:
-        layers = {name: method.wrap(module) for name, module in targets.items()}
+        # Singular values of a real model's weights take minutes: then a bar shows.
+        with progress_bar(len(targets), "attach", delay=3) as bar:
+            for name, module in targets.items():
+                layers[name] = method.wrap(module)
+                bar.update()
     except BaseException:
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
