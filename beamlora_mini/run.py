@@ -98,6 +98,7 @@ class Run:
         if self.scaler is None:
             self.optimizer.step()
         else:
+            self.schedule.gradient_scale = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         events = self.schedule.step(self.n)  # sees the rate that the step was made with

@@ -113,6 +113,25 @@ def test_a_scaler_skips_a_step_and_the_run_goes_on(tiny):
     )
 
 
+def test_a_scaler_s_scale_is_in_no_score(tiny):
+    """IncreLoRA looks at gradients before they are unscaled."""
+    scores = []
+    for scale in (None, 2.0**10):
+        model = copy.deepcopy(tiny[0])
+        torch.manual_seed(0)
+        bl.attach(model, METHODS["increlora"])
+        scaler = scale and torch.amp.GradScaler("cpu", init_scale=scale)
+        run = bl.Run(model, steps=12, lr=1e-3, scaler=scaler)
+        ids = torch.arange(1, 21).reshape(2, 10)
+        for _ in range(3):
+            loss = model(ids, labels=ids).loss + run.loss()
+            (scaler.scale(loss) if scaler else loss).backward()
+            run.update()
+        scores.append(run.schedule.scores)
+    torch.testing.assert_close(*scores, rtol=1e-3, atol=0)
+    assert scores[0].min() > 0
+
+
 @every_method
 @pytest.mark.parametrize("how", ["compiled", "inner", "parallel"])
 def test_the_method_is_found_wherever_it_sits(tiny, how, method):

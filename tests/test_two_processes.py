@@ -64,6 +64,19 @@ def one_of_two(rank, folder):
         model = nn.parallel.DistributedDataParallel(start(method))
         torch.manual_seed(rank)  # whatever else a process draws
         results[name] = train(model, slice(rank, None, 2))
+    model, _ = bl.load_model("tiny", device="cpu")
+    bl.attach(model, METHODS["beamlora"])
+    settings = {"steps": 8, "lr": 1e-2, "batch_size": 2, "progress": False}
+    parallel = nn.parallel.DistributedDataParallel(model)
+    log = bl.fit(
+        parallel,
+        "subtraction",
+        tokenizer=model.tokenizer,
+        checkpoint_dir=f"{folder}/kept",
+        **settings,
+    )
+    assert [file.name for file in Path(folder, "kept").iterdir()] == ["checkpoint.pt"]
+    results["fit"] = ({}, log.events)
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -74,6 +87,11 @@ def both(tmp_path_factory):
     torch.multiprocessing.spawn(one_of_two, (str(folder),), nprocs=2)
     with torch.serialization.safe_globals([bl.RankEvent]):
         return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_fit_finds_the_method_in_its_wrapper_and_writes_one_checkpoint(both):
+    events = [results["fit"][1] for results in both]
+    assert events[0] == events[1] and events[0]
 
 
 @pytest.mark.parametrize("name", METHODS)

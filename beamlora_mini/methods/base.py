@@ -25,8 +25,11 @@ class RankSchedule:
     """What a method does to its ranks between optimizer steps; this one does nothing.
 
     Call `step(n)` for n = 1, 2, ... after `optimizer.step()` and before `zero_grad()`; add `loss()`
-    to the training loss. layers: {qualified name: layer} of the run.
+    to the training loss. layers: {qualified name: layer} of the run. gradient_scale: by how much the
+    loss is scaled up before the backward pass, where a GradScaler does that.
     """
+
+    gradient_scale: float = 1.0
 
     def __init__(
         self, method: Method, model: nn.Module, optimizer: optim.Optimizer, total_steps: int

@@ -77,8 +77,8 @@ class IncreLoRASchedule(RankSchedule):
     learning-rate scheduler. Several processes grow alike: scores are averaged over them. A step that
     the optimizer left out scores nothing.
 
-    scores (modules,): smoothed sensitivity times uncertainty. gradient_scale: what gradients are
-    scaled by, where a GradScaler scales the loss. An event's threshold is the lowest score that grew.
+    scores (modules,): smoothed sensitivity times uncertainty. An event's threshold is the lowest
+    score that grew.
     """
 
     def __init__(
@@ -88,7 +88,6 @@ class IncreLoRASchedule(RankSchedule):
         self.plan = plan_growth(method, total_steps, len(self.layers), self.missing)
         growths = math.ceil(self.missing / self.plan.at_once)
         self.growth = Growth(self.layers, optimizer, growths, self.plan.warmup, method.seed)
-        self.gradient_scale = 1.0
         self.scores = next(iter(self.layers.values())).lora_E.new_zeros(len(self.layers))
         self.sensitivity = SmoothedSensitivity(method.beta1, method.beta2)
 
