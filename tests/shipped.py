@@ -1,12 +1,10 @@
-"""The rows that lie in data/, and the tools that made them."""
+"""The rows that lie in data/, and the tool that makes them."""
 
 import json
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA, BUILD_DATA = ROOT / "data", ROOT / "tools" / "build_data.py"
-sys.path.insert(0, str(BUILD_DATA.parent))  # tiny_tasks, word_problems
 
 SPLITS = ("train", "test")
 LETTERS = "abcdefghijklmnop"

@@ -1,5 +1,7 @@
 """RankHistory: what is recorded, saved, loaded, and where a rank comes from."""
 
+import copy
+
 import pytest
 import torch
 
@@ -7,18 +9,19 @@ import beamlora_mini as bl
 from tests.helpers import RUN
 
 
-@pytest.fixture
-def history(tiny):
+@pytest.fixture(scope="module")
+def history(loaded_tiny):
+    """Of one run, which the tests only look at."""
     history = bl.RankHistory(every=10)
     bl.fit(
-        tiny[0], bl.load_task("subtraction"), method=bl.BeamLoRA(r=4, period=15, p_start=0.7),
+        copy.deepcopy(loaded_tiny[0]), "subtraction", method=bl.BeamLoRA(r=4, period=15, p_start=0.7),
         steps=60, lr=8e-3, history=history, progress=False,
     )  # fmt: skip
+    history.info = {"device": "a machine"}
     return history
 
 
 def test_history_survives_saving(history, tmp_path):
-    history.info = {"device": "a machine"}
     history.save(tmp_path / "run.parquet")
     again = bl.RankHistory.load(tmp_path / "run.parquet")
     assert again.info == history.info and again.every == 10

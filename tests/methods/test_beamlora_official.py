@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import beamlora_mini as bl
 from tests.helpers import close
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 PART = {"A": "lora_A", "B": "lora_B", "gate": "scores"}
 
 
