@@ -1,4 +1,4 @@
-"""The models that tests share, and a table at the end of every run: where the time went, by file."""
+"""The models and the task that tests share, and a table at the end of every run: where the time went, by file."""
 
 import copy
 import sys
@@ -68,6 +68,11 @@ def tiny(loaded_tiny):
     """(model, tokenizer), the model a copy of the test's own."""
     model, tokenizer = loaded_tiny
     return copy.deepcopy(model), tokenizer
+
+
+@pytest.fixture(scope="session")
+def task():
+    return bl.load_task("subtraction")
 
 
 @pytest.fixture(scope="session")

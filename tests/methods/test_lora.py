@@ -1,57 +1,49 @@
 """The same numbers as peft and loralib: forward, gradients, merge, five AdamW steps.
 
 Weights are copied across, never seeded: the libraries draw random numbers in another order. Single
-layers are compared in float32. Whole models are compared in float64: thirty layers and AdamW, which
+layers are compared in float32. Whole models are compared in float64: many layers and AdamW, which
 divides a gradient by its own size, would make the last digits of float32 the subject of the test.
 """
 
 import copy
 
 import loralib
-import peft
 import pytest
 import torch
 from torch import nn
 
 import beamlora_mini as bl
+from tests.helpers import close_in_size
+from tests.methods.twins import loralib_twin, peft_twin
 
-R, ALPHA = 8, 16
-
-
-def close(a, b, tolerance):
-    """Equal to `tolerance`, meant relative to the tensor's size where that is above one."""
-    size = b.detach().abs().max().clamp(min=1)
-    torch.testing.assert_close(a / size, b / size, rtol=tolerance, atol=tolerance)
+SETTINGS = {"r": 8, "lora_alpha": 16}
 
 
-def peft_twin(model, adapted, use_rslora=False):
-    """`model` under peft, with the adapter weights of `adapted`; {name: (ours, peft's)} layers."""
-    config = peft.LoraConfig(
-        r=R, lora_alpha=ALPHA, use_rslora=use_rslora,
-        target_modules=[name.rsplit(".", 1)[-1] for name in bl.adapter_layers(adapted)],
-    )  # fmt: skip
-    twin = peft.get_peft_model(copy.deepcopy(model), config)
-    pairs = {}
-    for name, layer in bl.adapter_layers(adapted).items():
-        theirs = twin.base_model.model.get_submodule(name)
-        with torch.no_grad():
-            theirs.lora_A["default"].weight.copy_(layer.lora_A)
-            theirs.lora_B["default"].weight.copy_(layer.lora_B)
-        pairs[name] = (layer, theirs)
-    return twin, pairs
-
-
-@pytest.fixture(params=["tiny", "smollm2"])
+@pytest.fixture(scope="module", params=["tiny", "smollm2"])
 def models(request):
-    model, tokenizer = request.getfixturevalue(request.param)
-    torch.manual_seed(0)
-    ids = torch.randint(0, len(tokenizer), (2, 16))
-    return copy.deepcopy(model).double(), ids
+    """(model, ids) in float64, shared by the tests; of SmolLM2 the first four blocks."""
+    name = "loaded_tiny" if request.param == "tiny" else "smollm2"
+    model, tokenizer = request.getfixturevalue(name)
+    ids = torch.randint(0, len(tokenizer), (2, 16), generator=torch.Generator().manual_seed(0))
+    return first_blocks(model, 4).double(), ids
+
+
+def first_blocks(model, n):
+    """A copy of a Llama's first n blocks, its embedding and its head."""
+    blocks = model.model.layers
+    model.model.layers = blocks[:n]
+    try:
+        short = copy.deepcopy(model)
+    finally:
+        model.model.layers = blocks
+    short.config.num_hidden_layers = n
+    return short
 
 
 def attach_random(model, **settings):
+    torch.manual_seed(0)
     adapted = copy.deepcopy(model)
-    bl.attach(adapted, bl.LoRA(r=R, lora_alpha=ALPHA, **settings))
+    bl.attach(adapted, bl.LoRA(**SETTINGS, **settings))
     for layer in bl.adapter_layers(adapted).values():
         nn.init.normal_(layer.lora_B, std=0.02)
     return adapted
@@ -69,8 +61,8 @@ def test_single_layers_in_float32_against_peft_and_loralib(request, name, use_rs
     model, _ = request.getfixturevalue(name)
     block = copy.deepcopy(model.model.layers[0])
     ours = attach_random(block, use_rslora=use_rslora)
-    _, peft_pairs = peft_twin(block, ours, use_rslora)
-    _, loralib_pairs = loralib_twin(block, ours)
+    _, peft_pairs = peft_twin(block, ours, use_rslora=use_rslora, **SETTINGS)
+    _, loralib_pairs = loralib_twin(block, ours, **SETTINGS)
     assert len(peft_pairs) == len(loralib_pairs) == 7
     for path, (layer, peft_layer) in peft_pairs.items():
         lib = loralib_pairs[path][1]
@@ -81,28 +73,28 @@ def test_single_layers_in_float32_against_peft_and_loralib(request, name, use_rs
         adapters = peft_layer.lora_A["default"].weight, peft_layer.lora_B["default"].weight
         for theirs, A, B in ((peft_layer, *adapters), (lib, lib.lora_A, lib.lora_B)):
             for got, value in zip((theirs(x), *gradients(theirs, A, B, x, grad_y)), wanted):
-                close(got, value, 1e-6)
-        close(layer.delta_weight(), peft_layer.get_delta_weight("default"), 1e-6)
+                close_in_size(got, value, 1e-6)
+        close_in_size(layer.delta_weight(), peft_layer.get_delta_weight("default"), 1e-6)
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_forward_gradients_and_merge_against_peft(models, use_rslora):
     model, ids = models
     ours = attach_random(model, use_rslora=use_rslora)
-    twin, pairs = peft_twin(model, ours, use_rslora)
+    twin, pairs = peft_twin(model, ours, use_rslora=use_rslora, **SETTINGS)
     outputs, theirs = ours(ids, labels=ids), twin(ids, labels=ids)
-    close(outputs.logits, theirs.logits, 1e-6)
-    close(outputs.loss, theirs.loss, 1e-6)
+    close_in_size(outputs.logits, theirs.logits, 1e-6)
+    close_in_size(outputs.loss, theirs.loss, 1e-6)
     outputs.loss.backward()
     theirs.loss.backward()
     for layer, peft_layer in pairs.values():
-        close(layer.lora_A.grad, peft_layer.lora_A["default"].weight.grad, 1e-6)
-        close(layer.lora_B.grad, peft_layer.lora_B["default"].weight.grad, 1e-6)
-        close(layer.delta_weight(), peft_layer.get_delta_weight("default"), 1e-6)
+        close_in_size(layer.lora_A.grad, peft_layer.lora_A["default"].weight.grad, 1e-6)
+        close_in_size(layer.lora_B.grad, peft_layer.lora_B["default"].weight.grad, 1e-6)
+        close_in_size(layer.delta_weight(), peft_layer.get_delta_weight("default"), 1e-6)
     bl.merge_and_unload(ours)
     merged = twin.merge_and_unload().state_dict()
     for name, tensor in ours.state_dict().items():
-        close(tensor, merged[name], 1e-6)
+        close_in_size(tensor, merged[name], 1e-6)
 
 
 def five_steps(model, ids, parameters):
@@ -116,51 +108,31 @@ def five_steps(model, ids, parameters):
 def test_five_adamw_steps_against_peft(models):
     model, ids = models
     ours = attach_random(model)
-    twin, pairs = peft_twin(model, ours)
+    twin, pairs = peft_twin(model, ours, **SETTINGS)
     for each in (ours, twin):
         five_steps(each, ids, [p for p in each.parameters() if p.requires_grad])
     for layer, peft_layer in pairs.values():
-        close(layer.lora_A, peft_layer.lora_A["default"].weight, 1e-5)
-        close(layer.lora_B, peft_layer.lora_B["default"].weight, 1e-5)
-
-
-def loralib_twin(model, adapted):
-    twin = copy.deepcopy(model)
-    pairs = {}
-    for name, layer in bl.adapter_layers(adapted).items():
-        theirs = loralib.Linear(
-            layer.in_features, layer.out_features, r=R, lora_alpha=ALPHA, merge_weights=False,
-            bias=layer.bias is not None, dtype=layer.weight.dtype,
-        )  # fmt: skip
-        with torch.no_grad():
-            theirs.weight.copy_(layer.weight)
-            theirs.lora_A.copy_(layer.lora_A)
-            theirs.lora_B.copy_(layer.lora_B)
-            if layer.bias is not None:
-                theirs.bias.copy_(layer.bias)
-        twin.set_submodule(name, theirs)
-        pairs[name] = (layer, theirs)
-    loralib.mark_only_lora_as_trainable(twin)
-    return twin, pairs
+        close_in_size(layer.lora_A, peft_layer.lora_A["default"].weight, 1e-5)
+        close_in_size(layer.lora_B, peft_layer.lora_B["default"].weight, 1e-5)
 
 
 def test_forward_gradients_and_five_steps_against_loralib(models):
     model, ids = models
     ours = attach_random(model)
-    twin, pairs = loralib_twin(model, ours)
-    close(ours(ids).logits, twin(ids).logits, 1e-6)
+    twin, pairs = loralib_twin(model, ours, **SETTINGS)
+    close_in_size(ours(ids).logits, twin(ids).logits, 1e-6)
     ours(ids, labels=ids).loss.backward()
     twin(ids, labels=ids).loss.backward()
     for layer, lib in pairs.values():
-        close(layer.lora_A.grad, lib.lora_A.grad, 1e-6)
-        close(layer.lora_B.grad, lib.lora_B.grad, 1e-6)
+        close_in_size(layer.lora_A.grad, lib.lora_A.grad, 1e-6)
+        close_in_size(layer.lora_B.grad, lib.lora_B.grad, 1e-6)
     ours.zero_grad()
     twin.zero_grad()
     five_steps(ours, ids, [p for p in ours.parameters() if p.requires_grad])
     five_steps(twin, ids, [p for p in twin.parameters() if p.requires_grad])
     for layer, lib in pairs.values():
-        close(layer.lora_A, lib.lora_A, 1e-5)
-        close(layer.lora_B, lib.lora_B, 1e-5)
+        close_in_size(layer.lora_A, lib.lora_A, 1e-5)
+        close_in_size(layer.lora_B, lib.lora_B, 1e-5)
 
 
 def test_merge_against_loralib():
@@ -175,4 +147,23 @@ def test_merge_against_loralib():
         ours.lora_B.copy_(theirs.lora_B)
     theirs.eval()  # merges
     ours.merge()
-    close(ours.merged_weight, theirs.weight.detach(), 1e-6)
+    close_in_size(ours.merged_weight, theirs.weight.detach(), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("r", 0), ("r", 2.0), ("r", True), ("lora_alpha", 0), ("lora_alpha", float("nan")),
+        ("lora_alpha", "16"), ("lora_dropout", 1.0), ("lora_dropout", -0.1),
+        ("target_modules", []), ("target_modules", [1]), ("target_modules", "(["),
+    ],
+)  # fmt: skip
+def test_bad_settings_name_the_argument_and_the_value(argument, value):
+    with pytest.raises(ValueError) as error:
+        bl.LoRA(**{argument: value})
+    assert argument in str(error.value) and repr(value) in str(error.value)
+
+
+def test_rslora_scales_by_the_root():
+    assert bl.LoRA(r=16, lora_alpha=32).scaling == 2
+    assert bl.LoRA(r=16, lora_alpha=32, use_rslora=True).scaling == 8

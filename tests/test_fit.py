@@ -1,0 +1,87 @@
+"""fit: what a run does, what is repeatable, what is refused."""
+
+import copy
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+
+import beamlora_mini as bl
+from tests.helpers import RUN, adapter_state, equal
+
+
+def test_a_short_run_learns_and_leaves_the_base_alone(tiny, task):
+    model, _ = tiny
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    base_loss = bl.evaluate(model, task, limit=100, progress=False)["loss"]
+    history = bl.fit(model, task, method=bl.LoRA(r=8), steps=60, **RUN)
+    after = bl.evaluate(model, task, limit=100, progress=False)["loss"]
+    assert after < 0.7 * base_loss
+    assert len(history.losses) == len(history.learning_rates) == 60
+    assert history.tokens_per_second > 0 and not model.training
+    bl.detach(model)
+    assert equal(model.state_dict(), before)
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine(tiny, task):
+    rates = bl.fit(tiny[0], task, method=bl.LoRA(r=1), warmup=0.2, steps=10, **RUN)
+    expected = [0, 0.5] + [0.5 * (1 + math.cos(math.pi * k / 8)) for k in range(8)]
+    assert rates.learning_rates == pytest.approx([4e-3 * e for e in expected], abs=1e-9)
+
+
+def test_the_same_seed_is_the_same_run_and_another_is_not(tiny, task):
+    runs = []
+    for seed in (3, 3, 4):
+        model = copy.deepcopy(tiny[0])
+        losses = bl.fit(
+            model, task, method=bl.LoRA(r=2, lora_dropout=0.1), seed=seed, steps=6, **RUN
+        ).losses
+        runs.append((losses, adapter_state(model)))
+    assert runs[0][0] == runs[1][0] and equal(runs[0][1], runs[1][1])
+    assert runs[0][0] != runs[2][0]
+
+
+def test_without_a_method_everything_trainable_is_trained(tiny, task):
+    model, _ = tiny
+    before = adapter_state(model)
+    bl.fit(model, task, steps=6, **RUN)
+    assert all(not torch.equal(t, before[n]) for n, t in adapter_state(model).items())
+
+
+def test_an_attached_method_is_used_again_and_another_is_refused(tiny, task):
+    model, _ = tiny
+    method = bl.LoRA(r=2)
+    layers = bl.attach(model, method)
+    bl.fit(model, task, method=method, steps=6, **RUN)
+    bl.fit(model, task, steps=6, **RUN)
+    assert bl.adapter_layers(model) == layers
+    with pytest.raises(ValueError, match="already has 28 adapters"):
+        bl.fit(model, task, method=bl.LoRA(r=3), steps=6, **RUN)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("steps", 0), ("batch_size", 0), ("lr", 0.0), ("warmup", 1.0), ("steps", 1.5)],
+)
+def test_bad_settings_change_nothing(tiny, task, argument, value):
+    model, _ = tiny
+    with pytest.raises(ValueError, match=f"{argument}={value!r}"):
+        bl.fit(model, task, method=bl.LoRA(), **RUN | {"steps": 6, argument: value})
+    assert not bl.adapter_layers(model) and all(p.requires_grad for p in model.parameters())
+
+
+def test_nothing_to_train_no_tokenizer_and_wrong_tasks_are_refused(tiny, task):
+    model, _ = tiny
+    with pytest.raises(ValueError, match="prompt and answer"):
+        bl.fit(model, Dataset.from_dict({"text": ["a"]}), steps=6, **RUN)
+    with pytest.raises(ValueError, match="'train' split is empty"):
+        bl.fit(model, task["train"].select([]), steps=6, **RUN)
+    with pytest.raises(ValueError, match="allowed are subtraction"):
+        bl.fit(model, "no such task", steps=6, **RUN)
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="attach a method first"):
+        bl.fit(model, task, steps=6, **RUN)
+    del model.tokenizer
+    with pytest.raises(ValueError, match="tokenizer"):
+        bl.evaluate(model, task)

@@ -1,0 +1,70 @@
+"""load_task: what it loads, and what it says when it can't."""
+
+import json
+
+import pytest
+from datasets import DatasetDict
+
+import beamlora_mini as bl
+from beamlora_mini import models, tasks
+
+
+@pytest.mark.parametrize("name", bl.TASKS)
+def test_every_task_loads(name):
+    task = bl.load_task(name)
+    assert isinstance(task, DatasetDict) and set(task) == {"train", "test"}
+    assert all({"prompt", "answer"} <= set(split.column_names) for split in task.values())
+    assert len(task["test"]) == 500
+
+
+def test_every_shipped_task_is_listed():
+    files = (models.data_folder() / "tasks").glob("*.train.jsonl")
+    assert {f.name.removesuffix(".train.jsonl") for f in files} | {"word_problems"} == set(bl.TASKS)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_json_lines(tmp_path):
+    rows = [{"prompt": f"p{i}", "answer": f"ä{i}", "extra": i} for i in range(20)]
+    write(tmp_path / "all.jsonl", rows)
+    task = bl.load_task(tmp_path / "all.jsonl")
+    assert task["test"]["answer"] == ["ä9", "ä19"] and len(task["train"]) == 18
+    write(tmp_path / "train.jsonl", rows)
+    write(tmp_path / "test.jsonl", rows[:3])
+    assert len(bl.load_task(str(tmp_path))["test"]) == 3
+
+
+@pytest.mark.parametrize(
+    "line", ['{"prompt": "p"}', "not json", '{"prompt": 1, "answer": "a"}', "[1]", '"text"']
+)
+def test_bad_rows_name_their_line(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}\n' * 10 + line + "\n")
+    with pytest.raises(ValueError, match="line 11"):
+        bl.load_task(path)
+
+
+def test_task_errors(tmp_path):
+    with pytest.raises(ValueError, match="subtraction.*gsm8k"):
+        bl.load_task("no such task")
+    with pytest.raises(ValueError, match="folder="):
+        bl.load_task("subtraction", folder=tmp_path)
+    with pytest.raises(FileNotFoundError):
+        bl.load_task(tmp_path / "nothing.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl"):
+        bl.load_task(tmp_path)
+    write(tmp_path / "few.jsonl", [{"prompt": "p", "answer": "a"}] * 9)
+    with pytest.raises(ValueError, match="9 rows"):
+        bl.load_task(tmp_path / "few.jsonl")
+
+
+def test_gsm8k_from_a_folder_and_without_a_network(tmp_path):
+    rows = [{"question": f"q{i}", "answer": f"#### {i}"} for i in range(3)]
+    write(tmp_path / "gsm8k_train.jsonl", rows)
+    write(tmp_path / "gsm8k_test.jsonl", rows[:1])
+    task = bl.load_task("gsm8k", folder=tmp_path)
+    assert task["train"][2] == {"prompt": "q2", "answer": "#### 2"} and len(task["test"]) == 1
+    with pytest.raises(OSError, match="name a folder"):
+        tasks.load_task("gsm8k")
