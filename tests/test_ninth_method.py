@@ -2,19 +2,17 @@
 all that serves the eight."""
 
 import copy
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from sora import SoRA
 
 import beamlora_mini as bl
 from beamlora_mini.many import Trial, fit_many
 from beamlora_mini.ranks import expand_ranks_, reset_ranks_, split_ranks_, take_snapshot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-sys.path.insert(0, str(DOCS))
-from sora import SoRA
 
 METHOD = SoRA(r=4, sparsity=8.0)
 RUN = {"steps": 40, "lr": 8e-3, "batch_size": 8, "progress": False}

@@ -2,19 +2,15 @@
 
 import copy
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from sora import SoRA
 from torch import nn
 
 import beamlora_mini as bl
 from beamlora_mini.batches import collate, plan_batches
 from beamlora_mini.loss import answer_loss
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
-from sora import SoRA
 
 RUN = {"steps": 12, "lr": 4e-3, "batch_size": 8, "progress": False}
 METHODS = {

@@ -1,54 +1,25 @@
 """The frozen layer is called, never read: hooks, offloading, pruning and half precision keep working."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import cpu_offload
+from sora import SoRA
 from torch import nn
 from torch.nn.utils import prune
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import beamlora_mini as bl
+from beamlora_mini.layers import add_low_rank
 from beamlora_mini.ranks.choosing import to_cpu
+from tests.helpers import ALPHA, FAMILY, R, close, move_, net
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
-from sora import SoRA
-
-METHODS = {
-    "lora": bl.LoRA(r=4),
-    "pissa": bl.PiSSA(r=4),
-    "milora": bl.MiLoRA(r=4),
-    "dora": bl.DoRA(r=4),
-    "relora": bl.ReLoRA(r=4),
-    "adalora": bl.AdaLoRA(r=4, target_r=2),
-    "increlora": bl.IncreLoRA(r=3, target_r=4),
-    "beamlora": bl.BeamLoRA(r=4),
-    "sora": SoRA(r=4),
-}
+METHODS = {**FAMILY, "sora": SoRA(r=R, lora_alpha=ALPHA)}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-STARTS_AT_ZERO = [m for n, m in METHODS.items() if n not in ("pissa", "milora", "increlora")]
-
-
-def net(bias=True, dtype=torch.float32):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(24, 40, bias=bias), nn.Tanh(), nn.Linear(40, 12, bias=bias)).to(
-        dtype
-    )
-
-
-def move_(model, size=0.1):
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(size * torch.randn(p.shape, generator=generator).to(p))
-
-
-def close(a, b, tolerance):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+STARTS_AT_ZERO = [
+    m for n, m in METHODS.items() if n not in ("pissa", "pissa, niter", "milora", "increlora")
+]
 
 
 @pytest.mark.parametrize("method", STARTS_AT_ZERO, ids=lambda m: type(m).__name__)
@@ -144,7 +115,7 @@ def test_a_weight_that_a_hook_makes(method, made):
     close(model(x), before, 1e-5)
     move_(model)
     adapted = model(x)
-    assert (adapted - before).abs().max() > 0.05
+    assert (adapted - before).abs().max() > 0.005
     bl.merge(model.eval())
     close(model(x), adapted, 1e-5)
     bl.unmerge(model)
@@ -220,8 +191,6 @@ def test_small_changes_survive_a_bfloat16_base(method, size):
     x = torch.randn(256, 64, generator=generator).bfloat16()
     A, B = layer.plain()
     zero = torch.zeros(256, 64, dtype=torch.bfloat16)
-    from beamlora_mini.layers import add_low_rank
-
     seen = add_low_rank(zero, x, A, B, layer.scaling).double()
     wanted = x.double() @ delta.T
     assert (seen - wanted).norm() < 0.01 * wanted.norm()
