@@ -97,22 +97,21 @@ def fit_many(
     tokenizer: Tokenizer | None = None,
     progress: bool = True,
 ) -> list[Outcome]:
-    """Run all trials side by side on `model`, whose weights they share and which stays as it is.
+    """Run all trials side by side on `model`, whose weights they share and which is frozen by it.
 
     Any method whose update is one pair of factors (`plain`), which DoRA's is not, without dropout,
     whose random numbers would be others than `fit`'s. Ranks and target modules may differ. Settings
     as in `fit`, whose losses each trial reproduces but for the order of sums. Uses the memory of S
     batches.
 
-    Raises ValueError for other methods or an empty list; then nothing has changed.
+    Raises ValueError for dropout or an empty list, TypeError for a method without `plain`; then nothing
+    has changed.
     """
     require(len(trials) > 0, "trials", trials, "a non-empty list")
     require_whole("batch_size", batch_size, 1)
     for trial in trials:
         dropout = trial.method.lora_dropout
         require(dropout == 0, "lora_dropout", dropout, "0 in fit_many; use fit")
-        allowed = "one whose update is a pair of factors; use fit"
-        require(_has_plain(trial.method), "method", trial.method, allowed)
     tokenizer, rows = tokenizer_of(model, tokenizer), split_of(task, "train")
     shared = {id(p): p for p in model.parameters()}
     flags = {p: p.requires_grad for p in model.parameters()}
@@ -122,11 +121,12 @@ def fit_many(
             own = copy.deepcopy(model, dict(shared)).train()
             torch.manual_seed(trial.seed)
             plans.append(plan_batches(rows, tokenizer, steps, batch_size, trial.seed))
-            attach(own, trial.method)
+            first, *_ = attach(own, trial.method).values()
+            first.plain()
             settings = {"warmup": warmup, "max_grad_norm": max_grad_norm}
             runs.append(Run(own, steps=steps, lr=trial.lr, **settings))
             outcomes.append(Outcome(trial, own))
-    except BaseException:
+    except BaseException:  # of plain() a TypeError, in its own words
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
         raise
@@ -145,16 +145,6 @@ def fit_many(
                 outcome.events += run.update()
             bar.update()
     return outcomes
-
-
-def _has_plain(method: Method) -> bool:
-    """Whether the method's update is a pair of factors: asked of a layer of it."""
-    rank = method.r
-    try:
-        method.wrap(nn.Linear(rank, rank)).plain()
-    except TypeError:
-        return False
-    return True
 
 
 def _put_together(model: nn.Module, runs: list[Run]) -> nn.Module:
