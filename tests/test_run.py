@@ -20,7 +20,9 @@ METHODS = {
     "dora": bl.DoRA(r=2, lora_dropout=0.1),
     "relora": bl.ReLoRA(r=2, merge_every=3, restart_warmup=1, reset="random", keep=0.1),
     "adalora": bl.AdaLoRA(r=4, target_r=2, tinit=2, tfinal=4, deltaT=2),
-    "increlora": bl.IncreLoRA(r=1, target_r=2, top_h=7, init_warmup=2, incre_interval=1),
+    "increlora": bl.IncreLoRA(
+        r=1, target_r=2, top_h=7, init_warmup=2, incre_interval=2, growth_warmup=4
+    ),
     "beamlora": bl.BeamLoRA(r=4, period=4, p_start=0.7, pairing="random", score_lr_ratio=0.5),
     "sora": SoRA(r=2, sparsity=20.0),
 }

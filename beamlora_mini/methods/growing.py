@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -95,8 +96,18 @@ class Growth:
         options = {key: value for key, value in own[0].items() if key != "params"}
         for _ in range(count):
             optimizer.add_param_group(options | {"params": []})
-        optimizer.register_step_pre_hook(self._lower)
-        optimizer.register_step_post_hook(self._restore)
+        self._lower_rates_in_steps()
+
+    def _lower_rates_in_steps(self) -> None:
+        self.optimizer.register_step_pre_hook(self._lower)
+        self.optimizer.register_step_post_hook(self._restore)
+
+    def __deepcopy__(self, memo: dict) -> Growth:
+        """With its hooks, which the copy of an optimizer leaves behind."""
+        twin = memo[id(self)] = copy.copy(self)
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        twin._lower_rates_in_steps()
+        return twin
 
     def grow(self, n: int, names: list[str]) -> None:
         """Let these modules grow after step n."""
