@@ -22,6 +22,7 @@ from .checks import require, require_whole
 from .events import RankEvent
 from .fit import training
 from .layers import AdapterLayer, attach
+from .layers.attach import replace_modules
 from .loss import token_losses
 from .machine import progress_bar
 from .methods import Method
@@ -101,8 +102,8 @@ def fit_many(
 
     Any method whose update is one pair of factors (`plain`), which DoRA's is not, without dropout,
     whose random numbers would be others than `fit`'s. Ranks and target modules may differ. Settings
-    as in `fit`, whose losses each trial reproduces but for the order of sums. Uses the memory of S
-    batches.
+    as in `fit`, whose losses each trial reproduces but for the order of sums (and for dropout inside
+    the frozen model itself, which draws once for all). Uses the memory of S batches.
 
     Raises ValueError for dropout or an empty list, TypeError for a method without `plain`; then nothing
     has changed.
@@ -121,12 +122,15 @@ def fit_many(
             own = copy.deepcopy(model, dict(shared)).train()
             torch.manual_seed(trial.seed)
             plans.append(plan_batches(rows, tokenizer, steps, batch_size, trial.seed))
-            first, *_ = attach(own, trial.method).values()
-            first.plain()
+            layer, *_ = attach(own, trial.method).values()
+            own.__dict__["_trainable_before_attach"] = set()  # the weights are not its own
+            layer.plain()
+            if type(layer).forward is not AdapterLayer.forward:
+                raise TypeError(f"method={trial.method!r}: its layer does more than add factors")
             settings = {"warmup": warmup, "max_grad_norm": max_grad_norm}
             runs.append(Run(own, steps=steps, lr=trial.lr, **settings))
             outcomes.append(Outcome(trial, own))
-    except BaseException:  # of plain() a TypeError, in its own words
+    except BaseException:
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
         raise
@@ -144,6 +148,8 @@ def fit_many(
                 outcome.losses.append(loss)
                 outcome.events += run.update()
             bar.update()
+    for outcome in outcomes:
+        outcome.model.train(model.training)
     return outcomes
 
 
@@ -154,5 +160,5 @@ def _put_together(model: nn.Module, runs: list[Run]) -> nn.Module:
     for name in names:
         here = [own.get(name) for own in adapters]
         base = next(layer.base for layer in here if layer is not None)
-        model.set_submodule(name, SideBySide(base, here))
+        replace_modules(model, {model.get_submodule(name): SideBySide(base, here)})
     return model

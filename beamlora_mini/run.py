@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +28,10 @@ class Run:
 
     The method is the one that the model carries, wherever in it the adapters sit; without adapters
     everything that requires a gradient is trained. AdamW, unless an optimizer is given, which then
-    has to train the adapters; the learning rate is multiplied by the method's `lr_factor`, whose
-    warm-up is the fraction `warmup` of the steps. max_grad_norm: None for no clipping. scaler: a
-    GradScaler, if the loss is scaled by one. settings: what else a resumed run must have in common.
+    has to train all adapters and says the rates itself; they are multiplied by the method's
+    `lr_factor`, whose warm-up is the fraction `warmup` of the steps. max_grad_norm: None for no
+    clipping. scaler: a GradScaler, if the loss is scaled by one. settings: what else a resumed run
+    must have in common.
 
     n: optimizer steps so far; lr: the rate of the next one.
     """
@@ -69,6 +71,9 @@ class Run:
             optimizer = torch.optim.AdamW(
                 groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
             )
+            given = None
+        else:
+            given = self._options_of(optimizer)
         self.optimizer = optimizer
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
@@ -76,8 +81,21 @@ class Run:
         self.settings = {
             "method": repr(self.method), "steps": steps, "lr": lr, "betas": tuple(betas),
             "weight_decay": weight_decay, "warmup": warmup, "max_grad_norm": max_grad_norm,
-            "optimizer": type(optimizer).__name__, **(settings or {}),
+            "optimizer": given, "scaler": scaler is not None, **(settings or {}),
         }  # fmt: skip
+
+    def _options_of(self, optimizer: torch.optim.Optimizer) -> str:
+        """What tells an optimizer of the user's from another; ValueError if it leaves adapters out."""
+        trained = {p for group in optimizer.param_groups for p in group["params"]}
+        for name, layer in adapter_layers(self.model).items():
+            for part, parameter in layer.named_parameters():
+                if parameter.requires_grad and parameter not in trained:
+                    raise ValueError(
+                        f"optimizer: it does not train {name}.{part}: allowed is one made after attach "
+                        "that trains all adapters"
+                    )
+        groups = [group | {"params": len(group["params"])} for group in optimizer.param_groups]
+        return f"{type(optimizer).__name__} {groups}"
 
     @property
     def lr(self) -> float:
@@ -88,7 +106,10 @@ class Run:
         return self.schedule.loss()
 
     def update(self) -> list[RankEvent]:
-        """One optimizer step with the gradients there are, and all that follows it."""
+        """One optimizer step with the gradients there are, and all that follows it. RuntimeError after
+        the last of the run's steps."""
+        if self.n == self.steps:
+            raise RuntimeError(f"step {self.n + 1}: the run was made for steps={self.steps}")
         self.n += 1
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -109,14 +130,19 @@ class Run:
     # --- stopping and going on ---
 
     def tensors(self) -> dict[str, Tensor]:
-        """{name: tensor} of all in the model that a step may change: what is trained, what adapters
-        remember, buffers."""
-        saved = self.model.state_dict().keys()
-        buffers = {name: b for name, b in self.model.named_buffers() if name in saved}
-        return trainable_parameters(self.model) | remembered_parameters(self.model) | buffers
+        """{name: tensor} of all in the model that a step may change, by the names of its state_dict:
+        what is trained, what adapters remember, buffers."""
+        remembered = set(remembered_parameters(self.model).values())
+        saved = self.model.state_dict(keep_vars=True)
+        return {
+            name: tensor
+            for name, tensor in saved.items()
+            if not isinstance(tensor, nn.Parameter) or tensor.requires_grad or tensor in remembered
+        }
 
     def state_dict(self) -> dict:
-        return {
+        """All that going on needs, as copies."""
+        state = {
             "settings": self.settings,
             "n": self.n,
             "tensors": {name: tensor.detach() for name, tensor in self.tensors().items()},
@@ -127,6 +153,7 @@ class Run:
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where the run that made `state` stood. Raises ValueError, with nothing changed, if
@@ -135,13 +162,15 @@ class Run:
             saved = state["settings"].get(name)
             if saved != value:
                 raise ValueError(f"{name}={value!r}: the saved run was begun with {name}={saved!r}")
-        self.schedule.prepare(state["schedule"])
         self._check_tensors(state["tensors"])
-        self.model.load_state_dict(state["tensors"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.prepare(state["schedule"])
+        unread = self.model.load_state_dict(state["tensors"], strict=False).unexpected_keys
+        if unread:
+            raise RuntimeError(f"the model takes no {unread[0]!r} under the name that it gave it")
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.rate.load_state_dict(state["rate"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.scaler is not None and state["scaler"]:
+        self.schedule.load_state_dict(copy.deepcopy(state["schedule"]))
+        if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.n = state["n"]
         torch.set_rng_state(state["random"])
@@ -149,13 +178,23 @@ class Run:
             torch.cuda.set_rng_state_all(state["cuda_random"])
 
     def _check_tensors(self, saved: Mapping[str, Tensor]) -> None:
-        layers = adapter_layers(self.model)
-        growing = {f"{name}.{part}" for name, layer in layers.items() for part in layer.grows}
+        """ValueError for tensors of another model. What grows while it trains has other shapes, or is
+        several, and is left to the layers."""
+        own = self.tensors()
+        places = {id(t): name for name, t in own.items()}
+        growing = tuple(
+            places[id(p)].removesuffix(name) + part
+            for layer in adapter_layers(self.model).values()
+            for name, p in layer.named_parameters()
+            for part in layer.grows
+            if name.startswith(part) and id(p) in places
+        )
 
-        def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple | None]:
-            return {n: None if n in growing else tuple(t.shape) for n, t in tensors.items()}
+        def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple]:
+            fixed = {n: t for n, t in tensors.items() if not (growing and n.startswith(growing))}
+            return {n: tuple(t.shape) for n, t in fixed.items()}
 
-        differing = shapes(self.tensors()).items() ^ shapes(saved).items()
+        differing = shapes(own).items() ^ shapes(saved).items()
         if differing:
             name, shape = min(differing, key=str)
             raise ValueError(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import beamlora_mini as bl
+from beamlora_mini.checks import require
 from beamlora_mini.methods.beamlora import BeamSchedule
 from beamlora_mini.ranks import expand_ranks_, score_importance, top_p_mask
 
@@ -40,6 +41,16 @@ class OfficialSchedule(BeamSchedule):
 
 @dataclass(frozen=True)
 class OfficialBeamLoRA(bl.BeamLoRA):
-    """`bl.BeamLoRA.as_published(...)` makes one whose choice is in float64 instead."""
+    """The official code. (`bl.BeamLoRA.as_published(...)` is the same with its choice in float64.)"""
+
+    copy_moments: bool = False
+    max_prune_fraction: float = 1.0
+    pairing: str = "random"
 
     Schedule: ClassVar = OfficialSchedule
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.period % 2 == 0, "period", self.period, "an even number")
+        if self.snapshot_lag is None:
+            object.__setattr__(self, "snapshot_lag", self.period // 2 - 1)

@@ -10,7 +10,7 @@ from .attach import (
     trainable_parameters,
     unwrap,
 )
-from .kernel import add_low_rank, low_rank_linear
+from .kernel import add_low_rank, low_rank_linear, without_autocast
 from .layer import AdapterLayer
 from .merge import merge, merge_and_unload, unmerge
 
@@ -29,4 +29,5 @@ __all__ = [
     "trainable_parameters",
     "unmerge",
     "unwrap",
+    "without_autocast",
 ]

@@ -36,6 +36,11 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
     message names the closest modules), TypeError if it names a module that is not a linear layer.
     Whatever raises, the model is as it was.
     """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            "model: DistributedDataParallel has counted its parameters already, and would never "
+            "average an adapter's gradients: attach first, then wrap"
+        )
     model = unwrap(model)
     present = list(adapter_layers(model))
     if present:
@@ -45,6 +50,7 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
         )
     targets = find_targets(model, method.target_modules)
     flags = {p: p.requires_grad for p in model.parameters()}
+    trainable = set(trainable_parameters(model))
     layers = {}
     try:
         # Singular values of a real model's weights take minutes: then a bar shows.
@@ -57,8 +63,10 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
             parameter.requires_grad_(flag)
         raise
     model.requires_grad_(False)
-    _replace(model, {targets[name]: layer.train(model.training) for name, layer in layers.items()})
-    model.__dict__["_trainable_before_attach"] = [p for p, flag in flags.items() if flag]
+    replace_modules(
+        model, {targets[name]: layer.train(model.training) for name, layer in layers.items()}
+    )
+    model.__dict__["_trainable_before_attach"] = trainable
     return layers
 
 
@@ -110,7 +118,8 @@ def _no_match(target: str, linear: dict[str, nn.Module]) -> str:
     )
 
 
-def _replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> None:
+def replace_modules(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> None:
+    """Put {old: new} modules into the model, in every place where an old one is."""
     for parent in list(model.modules()):
         for attribute, child in list(parent._modules.items()):
             if child in replacements:
@@ -120,13 +129,12 @@ def _replace(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> None
 def detach(model: nn.Module) -> dict[str, AdapterLayer]:
     """Take every adapter off, in place: the model is as before `attach`. Returns the adapters."""
     layers = require_adapters(model)
-    _replace(model, {layer: layer.base for layer in layers.values()})
+    replace_modules(model, {layer: layer.base for layer in layers.values()})
     for module in model.modules():  # the one that was attached to may lie inside `model`
         trainable = module.__dict__.pop("_trainable_before_attach", None)
         if trainable is not None:
-            module.requires_grad_(False)
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(name in trainable)
     return layers
 
 

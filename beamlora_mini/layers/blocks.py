@@ -20,6 +20,7 @@ class BlockLayer(AdapterLayer):
     """
 
     rank_axes: ClassVar = {}  # no tensor holds all of its ranks
+    grows = ("blocks_A", "blocks_B", "blocks_E")
 
     def start(self) -> None:
         self.blocks_A, self.blocks_B, self.blocks_E = (nn.ParameterList() for _ in range(3))
@@ -36,8 +37,13 @@ class BlockLayer(AdapterLayer):
             blocks.append(nn.Parameter(values.to(like)))
 
     def grow(self, generator: torch.Generator | None = None) -> list[nn.Parameter]:
-        """Add a block; returns the parameters that are new to an optimizer."""
+        """Make the reserve a block like the others and add a new one; returns `of_growth`."""
         raise NotImplementedError
+
+    def of_growth(self, k: int) -> list[nn.Parameter]:
+        """What the k-th growth, from 1, gave an optimizer to train: the E of what had been the
+        reserve, A and B of the new one."""
+        return [self.blocks_E[k], self.blocks_A[k + 1], self.blocks_B[k + 1]]
 
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """(A (r + k, in), B (out, r + k), E (r + k,)): all components, the reserve last."""

@@ -33,6 +33,15 @@ def is_adaptable(module: nn.Module) -> bool:
     return type(module) is nn.Linear or is_conv1d(module)
 
 
+def is_readable(base: Any) -> bool:
+    """Whether its weight is a parameter, or made by a hook that is known: pruning's, weight_norm's."""
+    return "weight" in base._parameters or _is_pruned(base) or "weight_g" in base._parameters
+
+
+def _is_pruned(base: Any) -> bool:
+    return "weight_mask" in base._buffers
+
+
 def dense(base: Any) -> Tensor:
     """W as (out, in), whichever way round `base` stores it, and whole where it is sharded.
     ValueError where it is not in memory."""
@@ -44,7 +53,7 @@ def dense(base: Any) -> Tensor:
     if weight.is_meta:
         raise ValueError(
             "base: its weight is not in memory (on the meta device, as where accelerate keeps it on "
-            "the CPU or on disk): allowed is a loaded layer; attach or merge first, then offload"
+            "the CPU or on disk): allowed is a loaded layer; attach first, then offload"
         )
     if hasattr(weight, "full_tensor"):
         weight = weight.full_tensor()
@@ -53,7 +62,7 @@ def dense(base: Any) -> Tensor:
 
 def assign(base: Any, weight: Tensor) -> None:
     """Make `weight` (out, in) the layer's own, in a parameter that nothing else shares."""
-    if prune.is_pruned(base):
+    if _is_pruned(base):
         prune.remove(base, "weight")
     elif "weight" not in base._parameters:
         remove_weight_norm(base)

@@ -27,7 +27,7 @@ class _LowRank(torch.autograd.Function):
         if y is None:
             out = F.linear(rows, weight, bias).addmm_(weighted, B.T)
         else:
-            out = torch.addmm(y.reshape(len(rows), -1), weighted, B.T)
+            out = torch.addmm(y.reshape(-1, y.shape[-1]), weighted, B.T)
         ctx.scale, ctx.x_shape, ctx.own_input = scale, x.shape, x_adapter is None
         ctx.save_for_backward(seen, z, weight, A, B, rank_weights)
         # Not a view, as torch sees it: an in-place ReLU may follow, as after nn.Linear.
@@ -36,7 +36,7 @@ class _LowRank(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # z is saved, not recomputed: a second derivative would miss its share
     def backward(ctx, grad_out):
-        with _without_autocast(grad_out.device.type):
+        with without_autocast(grad_out.device.type):
             return _LowRank._backward(ctx, grad_out)
 
     @staticmethod
@@ -81,8 +81,8 @@ def autocast_dtype(device: str) -> torch.dtype | None:
     return None
 
 
-def _without_autocast(device: str):
-    """Inside backward() under autocast, products of what was saved keep the dtype they had."""
+def without_autocast(device: str):
+    """A context in which products keep their operands' dtype, whatever the user has switched on."""
     if autocast_dtype(device) is None:
         return nullcontext()
     return torch.autocast(device, enabled=False)
@@ -105,7 +105,9 @@ def low_rank_linear(
     returns (..., out). Computes in x's dtype, or autocast's; A, B and rank_weights may be kept in a
     wider one. weight and bias get no gradient. With B zero it is the frozen layer to the bit.
     """
-    dtype = autocast_dtype(x.device.type) or x.dtype
+    dtype = x.dtype
+    if dtype is not torch.float64:  # which autocast leaves alone
+        dtype = autocast_dtype(x.device.type) or dtype
     tensors = (x, x_adapter, None, weight, bias, A, B)
     tensors = (None if t is None else t.to(dtype) for t in tensors)
     return _LowRank.apply(*tensors, rank_weights, scale)

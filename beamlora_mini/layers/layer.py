@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import frozen
-from .kernel import add_low_rank, low_rank_linear
+from .kernel import add_low_rank, low_rank_linear, without_autocast
 
 
 class AdapterLayer(nn.Module):
@@ -44,6 +44,11 @@ class AdapterLayer(nn.Module):
         super().__init__()
         if not frozen.is_adaptable(base):
             raise TypeError(f"base={type(base).__name__}: allowed are {frozen.KINDS}")
+        if not frozen.is_readable(base):
+            raise TypeError(
+                f"base={type(base).__name__}: a hook makes its weight: allowed are those of pruning "
+                "and weight_norm; take others off first"
+            )
         weight = frozen.dense(base)
         self.out_features, self.in_features = weight.shape
         self.base = base.requires_grad_(False)
@@ -92,8 +97,9 @@ class AdapterLayer(nn.Module):
 
     def delta_weight(self) -> Tensor:
         """(out, in), in the adapter's dtype: W + delta_weight() is the merged weight."""
-        A, B = self.plain()
-        return self.scaling * (B @ A)
+        with without_autocast(self.device.type):
+            A, B = self.plain()
+            return self.scaling * (B @ A)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged_weight is not None:
@@ -119,7 +125,12 @@ class AdapterLayer(nn.Module):
 
     def adapter_input(self, x: Tensor) -> Tensor:
         """What the adapter sees of x: in training with dropout a part, else x itself."""
-        return self.dropout(x) if self.training and self.dropout.p > 0 else x
+        return self.dropout(x) if self.drops else x
+
+    @property
+    def drops(self) -> bool:
+        """Whether the adapter's input is being dropped out."""
+        return self.training and self.dropout.p > 0
 
     # --- W, merging, remembering ---
 
@@ -166,9 +177,14 @@ class AdapterLayer(nn.Module):
         self.register_parameter(name, kept)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
+        self.unmerge()  # what was merged is no longer what the adapter says
         for name in self.grows:
             saved = state_dict.get(prefix + name)
-            if saved is not None and saved.shape != getattr(self, name).shape:
+            if (
+                saved is not None
+                and hasattr(self, name)
+                and saved.shape != getattr(self, name).shape
+            ):
                 self.remember(name, torch.empty_like(saved, dtype=getattr(self, name).dtype))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

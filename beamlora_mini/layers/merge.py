@@ -17,8 +17,10 @@ def merge(model: nn.Module) -> None:
     Costs one more copy of the adapted weights until `unmerge`, which is exact. Computed in the
     adapter's dtype, then rounded to the weight's.
     """
-    for layer in require_adapters(model).values():
-        layer.merge()
+    layers = require_adapters(model).values()
+    # All of it first: where one can't be merged, none is.
+    for layer, weight in [(layer, layer.merged()) for layer in layers]:
+        layer.merged_weight = weight
 
 
 def unmerge(model: nn.Module) -> None:

@@ -20,6 +20,8 @@ class _Watch(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         dy = gradient.flatten(0, -2)
+        if dy.dtype is torch.float16:  # where the sum would overflow before the gradients do
+            dy = dy.float()
         ctx.see(dy.T @ x.flatten(0, -2).to(dy))
         return gradient, None, None
 

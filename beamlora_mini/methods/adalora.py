@@ -18,7 +18,7 @@ from torch import Tensor, nn, optim
 
 from ..checks import is_whole, require, require_number, require_whole
 from ..events import RankEvent
-from ..layers import AdapterLayer
+from ..layers import AdapterLayer, without_autocast
 from ..ranks import budget_mask, sensitivity_importance, smooth_sensitivities_
 from .base import Method, RankSchedule
 
@@ -59,8 +59,9 @@ def orthogonality(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     orthonormal: the mean over all of them of ||A A^T - I||_F and ||B^T B - I||_F."""
     by_size: dict[tuple, list[Tensor]] = {}
     for A, B in pairs:
-        for gram in (A @ A.T, B.T @ B):
-            by_size.setdefault((len(gram), gram.device), []).append(gram)
+        with without_autocast(A.device.type):
+            for gram in (A @ A.T, B.T @ B):
+                by_size.setdefault((len(gram), gram.device), []).append(gram)
     norms = []
     for (size, device), grams in by_size.items():
         stacked = torch.stack(grams)
@@ -136,7 +137,7 @@ class AdaLoRASchedule(RankSchedule):
             for layer in self.layers.values():
                 layer.lora_E.mul_(layer.kept)
         if t == freeze:
-            self.sensitivity.clear()
+            self.sensitivity = {}
         return events
 
     def _update_scores(self) -> None:

@@ -118,7 +118,8 @@ class Method:
             valid and len(targets) > 0,
             "target_modules", targets, "a string or a non-empty list of strings",
         )  # fmt: skip
-        object.__setattr__(self, "target_modules", tuple(targets))
+        in_order = sorted(targets) if isinstance(targets, set) else targets
+        object.__setattr__(self, "target_modules", tuple(in_order))
 
     # --- hooks ---
 

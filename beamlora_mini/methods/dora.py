@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..layers import without_autocast
 from .base import Method
 from .lora import LoRALinear
 
@@ -42,11 +43,16 @@ class DoRALinear(LoRALinear):
     def row_norm(self) -> Tensor:
         """(out,): ||V||, without forming B A:
         ||V||^2 = ||W||^2 + 2 s rowsum((W A^T) * B) + s^2 rowsum((B (A A^T)) * B)."""
-        A, B, s, weight = self.lora_A, self.lora_B, self.scaling, self.weight
-        with torch.autocast(A.device.type, enabled=False):
-            WA = (weight @ A.T.to(weight.dtype)).to(A.dtype)
+        s, weight = self.scaling, self.weight
+        wide = torch.promote_types(self.lora_A.dtype, torch.float32)
+        A, B, start = (t.to(wide) for t in (self.lora_A, self.lora_B, self.initial_norm))
+        with without_autocast(A.device.type):
+            WA = (weight @ A.T.to(weight.dtype)).to(wide)
             change = ((2 * s * WA + s * s * (B @ (A @ A.T))) * B).sum(1)
-            return _root(self.initial_norm.square() + change)
+            squared = start.square()
+            # Below this it is the rounding of a difference.
+            least = torch.finfo(wide).eps * squared
+            return _root((squared + change).clamp(min=least))
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
@@ -63,7 +69,8 @@ class DoRALinear(LoRALinear):
         raise TypeError("DoRA stretches whole rows of W: its update is no pair of thin factors")
 
     def delta_weight(self) -> Tensor:
-        V = self.weight + self.scaling * (self.lora_B @ self.lora_A)
+        with without_autocast(self.device.type):
+            V = self.weight + self.scaling * (self.lora_B @ self.lora_A)
         return (self.magnitude / self.row_norm())[:, None] * V - self.weight
 
 

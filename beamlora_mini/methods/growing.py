@@ -107,14 +107,27 @@ class Growth:
         twin = memo[id(self)] = copy.copy(self)
         twin.__dict__ = copy.deepcopy(self.__dict__, memo)
         twin._lower_rates_in_steps()
+        twin._average([p for group in twin._groups() for p in group["params"]])
         return twin
 
     def grow(self, n: int, names: list[str]) -> None:
         """Let these modules grow after step n."""
         generator = step_generator(self.seed, n)
-        parameters = [p for name in names for p in self.layers[name].grow(generator)]
+        for name in names:
+            self.layers[name].grow(generator)
+        self._take_in(n, names)
+
+    def _take_in(self, n: int, names: list[str]) -> None:
+        """Give the optimizer what modules that have just grown gained, in the next group."""
+        parameters = []
+        for name in names:
+            before = sum(name in earlier for _, earlier in self.grown)
+            parameters += self.layers[name].of_growth(before + 1)
         self._groups()[len(self.grown)]["params"] += parameters
         self.grown.append((n, names))
+        self._average(parameters)
+
+    def _average(self, parameters: list[nn.Parameter]) -> None:
         if processes() > 1:
             for parameter in parameters:
                 average_gradient(parameter)
@@ -147,12 +160,17 @@ class Growth:
                 "allowed is the model as it was then; detach(model) undoes what has grown since"
             )
         grown = [(n, list(names)) for n, names in state["grown"]]
-        new = [name for _, names in grown[len(self.grown) :] for name in names]
-        known = grown[: len(self.grown)] == self.grown and set(new) <= self.layers.keys()
-        if not known or len(new) > missing or len(grown) > self.count:
+        new = grown[len(self.grown) :]
+        gained = {name: sum(name in names for _, names in grown) for name in self.layers}
+        have = {name: la.r - self.began[name][0] for name, la in self.layers.items()}
+        names = [name for _, names in new for name in names]
+        known = grown[: len(self.grown)] == self.grown and set(names) <= self.layers.keys()
+        # The layers may have grown already, where the model's state was loaded first.
+        loaded = bool(new) and have == gained
+        if not known or len(grown) > self.count or (len(names) > missing and not loaded):
             raise ValueError("state: its modules have grown in another way than this model's")
-        for n, names in grown[len(self.grown) :]:
-            self.grow(n, names)
+        for n, names in new:
+            (self._take_in if loaded else self.grow)(n, names)
         self.done = state["done"]
 
 

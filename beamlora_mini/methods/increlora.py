@@ -50,12 +50,12 @@ class IncreLoRALinear(BlockLayer):
 
     def grow(self, generator: torch.Generator | None = None) -> list[nn.Parameter]:
         """Make the reserve a component like the others and start a new one from `generator`, a CPU
-        one. The function stays, but for what the new reserve adds with its E of 1e-5. Returns the E
-        of the one, A and B of the other."""
-        active = self.blocks_E[-1].requires_grad_(True)
+        one. The function stays, but for what the new reserve adds with its E of 1e-5. Returns what
+        an optimizer has to take in."""
+        self.blocks_E[-1].requires_grad_(True)
         self._add_reserve(generator)
         self.r += 1
-        return [active, self.blocks_A[-1], self.blocks_B[-1]]
+        return self.of_growth(len(self.blocks_A) - 2)
 
     def observe(self, y: Tensor, x: Tensor) -> Tensor:
         return self.gradient.look(y, x)
@@ -148,7 +148,8 @@ class IncreLoRASchedule(RankSchedule):
         mean, uncertainty = zero + state["mean"], zero + state["uncertainty"]
         self.sensitivity.mean, self.sensitivity.uncertainty = mean, uncertainty
         self.scores = mean * uncertainty
-        self._watch()
+        if self.growth.done:
+            self._watch()
 
 
 @dataclass(frozen=True)

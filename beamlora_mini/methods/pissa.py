@@ -53,17 +53,23 @@ class SplitLinear(AdapterLayer):
         self.remember("initial_A", self.lora_A.detach().clone())
         self.remember("initial_B", self.lora_B.detach().clone())
 
-    def factors(self) -> tuple[Tensor, Tensor, None]:
+    def plain(self) -> tuple[Tensor, Tensor]:
         """Relative to W, of rank 2r: A' = [A - A0; A0] (2r, in), B' = [B, B - B0] (out, 2r)."""
         A = torch.cat([self.lora_A - self.initial_A, self.initial_A])
-        return A, torch.cat([self.lora_B, self.lora_B - self.initial_B], dim=1), None
+        return A, torch.cat([self.lora_B, self.lora_B - self.initial_B], dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        dropped = self.adapter_input(x)
-        if dropped is x or self.merged_weight is not None:
-            return super().forward(x)
-        y = add_low_rank(self.base_forward(x), x, self.initial_A, self.initial_B, -self.scaling)
-        return add_low_rank(y, dropped, self.lora_A, self.lora_B, self.scaling)
+    def factors(self) -> tuple[Tensor, Tensor, None]:
+        """Dropout falls on the adapter's input alone, and not on the residual's."""
+        return (self.lora_A, self.lora_B, None) if self.drops else (*self.plain(), None)
+
+    def base_is_plain(self) -> bool:
+        return not self.drops and super().base_is_plain()
+
+    def base_forward(self, x: Tensor) -> Tensor:
+        y = super().base_forward(x)
+        if self.drops:
+            y = add_low_rank(y, x, self.initial_A, self.initial_B, -self.scaling)
+        return y
 
     @property
     @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..checks import require, require_choice, require_number, require_whole
 from ..events import RankEvent
-from ..layers import frozen
+from ..layers import add_low_rank, frozen, without_autocast
 from ..ranks import entrywise_states
 from .base import Method, RankSchedule, step_generator
 from .lora import LoRALinear
@@ -28,8 +28,9 @@ class ReLoRALinear(LoRALinear):
     """y = W_k x + b + s B A x, where W_k is W and the updates of the k rounds so far.
 
     W itself stays as it is (detaching gives it back, a tied embedding does not move). The rounds
-    are kept as the factors they were, exact beside a bfloat16 W and small in a checkpoint; W_k is
-    made of them in W's dtype, once a round.
+    are kept as the factors they were, exact and small in a checkpoint. W_k is made of them once a
+    round, so that a step costs what LoRA's does; beside a W of fewer digits (bfloat16), in which
+    small rounds would drown, or one that is trained itself, they are added as k r more ranks.
 
     rounds_A (k r, in) and rounds_B (out, k r): A and B of the rounds so far.
     """
@@ -53,14 +54,22 @@ class ReLoRALinear(LoRALinear):
     def base_forward(self, x: Tensor) -> Tensor:
         if not self.restarted:
             return super().base_forward(x)
+        if not self.in_one_weight:
+            y = super().base_forward(x)
+            return add_low_rank(y, x, self.rounds_A, self.rounds_B, self.scaling)
         if self.round_weight is None:
             self.round_weight = self._weight_of_this_round()
         return frozen.apply(self.base, x, self.round_weight)
 
-    @torch.no_grad()
+    @property
+    def in_one_weight(self) -> bool:
+        W = self.base.weight
+        return W.dtype.itemsize >= 4 and not W.requires_grad
+
     def _weight_of_this_round(self) -> Tensor:
-        W = self.weight
-        return (W + self.scaling * (self.rounds_B @ self.rounds_A)).to(W.dtype)
+        # Made whenever it is needed, be it in inference_mode: and kept for training.
+        with torch.inference_mode(False), torch.no_grad(), without_autocast(self.device.type):
+            return self.weight + self.scaling * (self.rounds_B @ self.rounds_A)
 
     def plain(self) -> tuple[Tensor, Tensor]:
         A, B = super().plain()
@@ -73,7 +82,7 @@ class ReLoRALinear(LoRALinear):
         self.remember("rounds_A", self.plain()[0].detach())
         self.remember("rounds_B", torch.cat([self.rounds_B, self.lora_B], dim=1))
         self.restarted = True
-        self.round_weight = self._weight_of_this_round()
+        self.round_weight = self._weight_of_this_round() if self.in_one_weight else None
         start = torch.empty(self.lora_A.shape, dtype=self.lora_A.dtype)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
         self.lora_A.copy_(start)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn, optim
 
+from ..checks import require_choice
 from ..layers import AdapterLayer, require_adapters
 
 
@@ -139,16 +140,22 @@ def reset_ranks_(
     layer: AdapterLayer, optimizer: optim.Optimizer, slots: list[int], init: str = "kaiming",
     generator: torch.Generator | None = None,
 ) -> None:  # fmt: skip
-    """Start ranks anew: B and the moments zero, A as LoRA starts ("kaiming") or zero as well
+    """Start ranks anew: B and all moments zero, A as LoRA starts ("kaiming") or zero as well
     ("zero", which takes the rank out for good: neither A nor B then has a gradient). What weighs
-    the rank stays as it is."""
+    the rank stays as it is; ValueError for "kaiming" where that is zero, since such a rank can't
+    learn."""
     _check_indices(layer, slots, slots)
-    if init not in ("kaiming", "zero"):
-        raise ValueError(f"init={init!r}: allowed are 'kaiming' and 'zero'")
-    parts = {part: _with_states(layer, part, optimizer) for part in ("lora_A", "lora_B")}
+    require_choice("init", init, ("kaiming", "zero"))
+    weights = layer.rank_weights()
+    if init == "kaiming" and weights is not None and not weights[slots].all():
+        raise ValueError(
+            f"slots={slots!r}: allowed are ranks whose weight is not zero, to learn anew"
+        )
+    parts = {part: _with_states(layer, part, optimizer) for part in layer.rank_axes}
     for part, tensors in parts.items():
-        for tensor in tensors.values():
-            _ranks(tensor, layer.rank_axes[part])[slots] = 0
+        for key, tensor in tensors.items():
+            if key != part or part in ("lora_A", "lora_B"):
+                _ranks(tensor, layer.rank_axes[part])[slots] = 0
     if init == "kaiming":
         bound = layer.in_features**-0.5
         fresh = torch.rand(len(slots), layer.in_features, generator=generator) * 2 * bound - bound
