@@ -1,0 +1,312 @@
+"""Runs, adapters and states in places where they had gone wrong, each once."""
+
+import copy
+
+import pytest
+import torch
+from sora import SoRA
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+import beamlora_mini as bl
+from beamlora_mini.many import Trial, fit_many
+from beamlora_mini.methods.adalora import orthogonality
+from beamlora_mini.ranks import reset_ranks_
+from tests.helpers import FAMILY, GROW, adamw, close, every_method, net, train_
+
+FIT = {"steps": 8, "lr": 4e-3, "batch_size": 4, "progress": False}
+
+
+def step(run, n=1, first=0):
+    """Steps of a Run of net() on random numbers; returns the events."""
+    events = []
+    for k in range(first, first + n):
+        generator = torch.Generator().manual_seed(k)
+        x, y = (torch.randn(16, size, generator=generator) for size in (24, 12))
+        ((run.model(x) - y).square().mean() + run.loss()).backward()
+        events += run.update()
+    return events
+
+
+def run_of(method, steps=60, **settings):
+    torch.manual_seed(0)
+    model = net()
+    bl.attach(model, method)
+    return bl.Run(model, steps=steps, lr=1e-2, **settings)
+
+
+# --- states ---
+
+
+@every_method
+def test_a_state_is_a_copy_and_serves_twice(method):
+    run = run_of(method)
+    step(run, 4)
+    state = run.state_dict()
+    first = step(run, 30, first=4)
+    after = copy.deepcopy(run.model.state_dict())
+    for _ in range(2):
+        again = run_of(method)
+        again.load_state_dict(state)
+        assert again.n == 4 and step(again, 30, first=4) == first
+        assert all(torch.equal(t, after[n]) for n, t in again.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["lora", "relora", "adalora", "increlora"])
+def test_a_run_inside_a_checkpoint_wrapper_resumes(name):
+    """Its parameters have other names than its state_dict."""
+
+    def begin():
+        torch.manual_seed(0)
+        model = net()
+        bl.attach(model, FAMILY[name])
+        wrapped = nn.Sequential(checkpoint_wrapper(model))
+        return bl.Run(wrapped, steps=60, lr=1e-2)
+
+    run = begin()
+    step(run, 25)
+    state = run.state_dict()
+    again = begin()
+    again.load_state_dict(state)
+    assert step(again, 10, first=25) == step(run, 10, first=25)
+    theirs = bl.adapter_layers(run.model)
+    for layer_name, layer in bl.adapter_layers(again.model).items():
+        assert torch.equal(layer.delta_weight(), theirs[layer_name].delta_weight())
+        assert layer.delta_weight().any()
+
+
+def test_increlora_may_load_the_model_before_its_schedule():
+    grown = run_of(GROW)
+    step(grown, 20)
+    state = grown.state_dict()
+    model = net()
+    bl.attach(model, GROW)
+    optimizer = adamw(model)
+    schedule = GROW.schedule(model, optimizer, 60)
+    model.load_state_dict(grown.model.state_dict())
+    schedule.load_state_dict(state["schedule"])
+    assert [la.r for la in schedule.layers.values()] == [
+        la.r for la in grown.schedule.layers.values()
+    ]
+    trained = {p for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {p for p in model.parameters() if p.requires_grad}
+    optimizer.load_state_dict(state["optimizer"])
+    train_(model, optimizer, schedule, 3, first=21)
+
+
+def test_a_refused_state_has_let_nothing_grow():
+    grown = run_of(GROW)
+    step(grown, 20)
+    state = grown.state_dict()
+    fresh = run_of(GROW)
+    state["tensors"]["head.weight"] = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"another model: 1 tensors differ.*head\.weight"):
+        fresh.load_state_dict(state)
+    assert [layer.r for layer in fresh.schedule.layers.values()] == [1, 1]
+    assert not fresh.schedule.growth.grown and fresh.n == 0
+
+
+def test_an_optimizer_of_ones_own_is_part_of_a_runs_identity():
+    runs = []
+    for rate in (0.1, 0.01):
+        model = net()
+        bl.attach(model, bl.LoRA(r=2))
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate)
+        runs.append(bl.Run(model, steps=4, optimizer=optimizer))
+    with pytest.raises(ValueError, match=r"^optimizer=.*0\.01.*begun with.*0\.1"):
+        runs[1].load_state_dict(runs[0].state_dict())
+    with pytest.raises(ValueError, match=r"does not train 0\.lora_A"):
+        bl.Run(runs[0].model, steps=4, optimizer=torch.optim.SGD(nn.Linear(2, 2).parameters()))
+
+
+def test_a_run_ends():
+    run = run_of(bl.LoRA(r=2), steps=3)
+    step(run, 3)
+    with pytest.raises(RuntimeError, match=r"step 4: the run was made for steps=3"):
+        run.update()
+
+
+def test_a_set_of_targets_is_the_same_method_everywhere():
+    one, other = (bl.LoRA(target_modules=set(names)) for names in ("abc", "cab"))
+    assert repr(one) == repr(other) and one.target_modules == ("a", "b", "c")
+
+
+# --- restarts ---
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-4])
+def test_a_restart_beside_bfloat16_keeps_small_rounds(size):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64, bias=False).double().bfloat16())
+    layer = bl.attach(model, bl.ReLoRA(r=4))["0"]
+    base = copy.deepcopy(layer.base)
+    layer.lora_B.data.normal_(std=size)
+    x = torch.randn(500, 64).bfloat16()
+    before, delta = model(x), layer.delta_weight()
+    layer.restart(torch.Generator().manual_seed(0))
+    close(layer.delta_weight(), delta, 1e-7)
+    assert torch.equal(model(x), before)
+    assert size < 1e-3 or not torch.equal(base(x), before)
+
+
+def test_w_of_a_later_round_is_made_whatever_the_mode():
+    runs = [run_of(FAMILY["relora"]) for _ in range(2)]
+    for run in runs:
+        step(run, 20)
+    saved = copy.deepcopy(runs[1].model.state_dict())
+    runs[1].model.load_state_dict(saved)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        runs[1].model(torch.randn(3, 24))
+    step(runs[0], 3, first=20)
+    step(runs[1], 3, first=20)
+    for a, b in zip(*(run.model.parameters() for run in runs), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_unfrozen_weight_learns_after_a_restart_too():
+    model = net()
+    layer = bl.attach(model, bl.ReLoRA(r=2))["0"]
+    layer.base.weight.requires_grad_(True)
+    layer.lora_B.data.normal_()
+    layer.restart(torch.Generator())
+    model(torch.randn(5, 24)).square().sum().backward()
+    assert layer.base.weight.grad.any() and layer.lora_B.grad.any()
+
+
+# --- arithmetic ---
+
+
+@every_method
+def test_an_empty_batch(method):
+    model = net()
+    model[0].register_forward_hook(lambda *_: None)
+    bl.attach(model, method)
+    y = model(torch.zeros(0, 24))
+    y.sum().backward()
+    assert y.shape == (0, 12)
+
+
+@every_method
+def test_merging_under_autocast_is_merging(method):
+    run = run_of(method)
+    step(run, 4)
+    layer = bl.adapter_layers(run.model)["2"]
+    wanted = layer.delta_weight()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        close(layer.delta_weight(), wanted, 1e-6)
+        layer.merge()
+    close(layer.merged_weight, layer.weight + wanted, 1e-6)
+
+
+def test_orthogonality_under_autocast_keeps_its_digits():
+    q, _ = torch.linalg.qr(torch.randn(32, 4))
+    pairs = [(q.T + 1e-4, q)]
+    wanted = orthogonality(pairs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(orthogonality(pairs), wanted, rtol=1e-3, atol=0)
+
+
+def test_dora_in_half_precision_starts_from_short_rows():
+    model = nn.Sequential(nn.Linear(24, 40, bias=False))
+    with torch.no_grad():
+        model[0].weight *= 0.005 / model[0].weight.norm(dim=1, keepdim=True)
+    bl.attach(model, bl.DoRA(r=2))
+    layer = bl.adapter_layers(model.half())["0"]
+    assert ((layer.magnitude / layer.row_norm()) == 1).all()
+
+
+# --- models ---
+
+
+def test_a_wrapped_model_is_wrapped_too_early(tmp_path):
+    store = f"file://{tmp_path}/meet"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(net())
+        with pytest.raises(TypeError, match="attach first, then wrap"):
+            bl.attach(parallel, bl.LoRA(r=2))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert not bl.adapter_layers(parallel)
+
+
+def test_a_weight_that_an_unknown_hook_makes_is_refused():
+    model = net()
+    nn.utils.spectral_norm(model[0])
+    with pytest.raises(TypeError, match="a hook makes its weight"):
+        bl.attach(model, bl.LoRA(r=2))
+    assert not bl.adapter_layers(model) and model[2].weight.requires_grad
+
+
+def test_a_pruned_bias_is_no_pruned_weight():
+    model = net()
+    nn.utils.prune.l1_unstructured(model[0], "bias", 0.5)
+    x = torch.randn(3, 24)
+    bl.attach(model, bl.LoRA(r=2))
+    before = model(x)
+    bl.merge_and_unload(model)
+    close(model(x), before, 1e-5)
+
+
+def test_loading_into_a_merged_model_unmerges_it():
+    model, other = net(), net()
+    for each in (model, other):
+        bl.attach(each, bl.LoRA(r=2)), nn.init.normal_(each[0].lora_B)
+    x = torch.randn(3, 24)
+    bl.merge(model.eval())
+    model.load_state_dict(other.state_dict())
+    close(model(x), other.eval()(x), 1e-5)
+
+
+def test_flags_come_back_after_tensors_were_exchanged():
+    model = net()
+    bl.attach(model, bl.LoRA(r=2))
+    model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    bl.detach(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", [bl.AdaLoRA(r=4, target_r=2), SoRA(r=4)])
+def test_a_rank_that_weighs_nothing_is_not_started_anew(method):
+    run = run_of(method)
+    layer = bl.adapter_layers(run.model)["0"]
+    with torch.no_grad():
+        layer.rank_weights()[1] = 0
+    with pytest.raises(ValueError, match=r"slots=\[1\].*weight is not zero"):
+        reset_ranks_(layer, run.optimizer, [1])
+    reset_ranks_(layer, run.optimizer, [1], init="zero")
+
+
+# --- many ---
+
+
+def test_a_layer_in_two_places_is_so_for_many(tiny):
+    model, _ = tiny
+    model.model.layers[1].mlp.up_proj = model.model.layers[0].mlp.up_proj
+    alone = bl.fit(copy.deepcopy(model), "subtraction", method=bl.LoRA(r=2), **FIT)
+    settings = {key: value for key, value in FIT.items() if key != "lr"}
+    (outcome,) = fit_many(model, "subtraction", [Trial(bl.LoRA(r=2), 4e-3)], **settings)
+    assert outcome.losses == pytest.approx(alone.losses, rel=1e-3)
+    assert not outcome.model.training
+
+
+def test_taking_one_outcome_apart_leaves_the_shared_weights_frozen(tiny):
+    settings = {key: value for key, value in FIT.items() if key != "lr"}
+    trials = [Trial(bl.LoRA(r=2), 4e-3), Trial(bl.LoRA(r=3), 4e-3)]
+    first, second = fit_many(tiny[0], "subtraction", trials, **settings)
+    before = bl.count_parameters(second.model)
+    bl.merge_and_unload(first.model)
+    assert bl.count_parameters(second.model) == before
+
+
+def test_a_layer_with_a_forward_of_its_own_does_not_run_beside_others(tiny):
+    class Louder(bl.AdapterLayer):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Loud(bl.LoRA):
+        Layer = Louder
+
+    with pytest.raises(TypeError, match=r"method=.*Loud\(.*does more than add factors"):
+        fit_many(tiny[0], "subtraction", [Trial(Loud(r=2), 1e-3)], steps=3)
+    assert all(p.requires_grad for p in tiny[0].parameters())
