@@ -97,3 +97,33 @@ def test_what_is_refused(tiny, trials, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fit_many(tiny[0], "subtraction", trials, **SETTINGS)
     assert all(p.requires_grad for p in tiny[0].parameters())
+
+
+def test_a_layer_in_two_places_is_so_for_many(tiny):
+    model, _ = tiny
+    model.model.layers[1].mlp.up_proj = model.model.layers[0].mlp.up_proj
+    alone = bl.fit(copy.deepcopy(model), "subtraction", method=bl.LoRA(r=2), lr=4e-3, **SETTINGS)
+    (outcome,) = fit_many(model, "subtraction", [Trial(bl.LoRA(r=2), 4e-3)], **SETTINGS)
+    assert outcome.losses == pytest.approx(alone.losses, rel=1e-3)
+    assert not outcome.model.training
+
+
+def test_taking_one_outcome_apart_leaves_the_shared_weights_frozen(tiny):
+    trials = [Trial(bl.LoRA(r=2), 4e-3), Trial(bl.LoRA(r=3), 4e-3)]
+    first, second = fit_many(tiny[0], "subtraction", trials, **SETTINGS)
+    before = bl.count_parameters(second.model)
+    bl.merge_and_unload(first.model)
+    assert bl.count_parameters(second.model) == before
+
+
+def test_a_layer_with_a_forward_of_its_own_does_not_run_beside_others(tiny):
+    class Louder(bl.AdapterLayer):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Loud(bl.LoRA):
+        Layer = Louder
+
+    with pytest.raises(TypeError, match=r"method=.*Loud\(.*does more than add factors"):
+        fit_many(tiny[0], "subtraction", [Trial(Loud(r=2), 1e-3)], **SETTINGS)
+    assert all(p.requires_grad for p in tiny[0].parameters())

@@ -9,7 +9,6 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import beamlora_mini as bl
-from beamlora_mini.many import Trial, fit_many
 from beamlora_mini.methods.adalora import orthogonality
 from beamlora_mini.ranks import reset_ranks_
 from tests.helpers import FAMILY, GROW, adamw, close, every_method, net, train_
@@ -275,38 +274,3 @@ def test_a_rank_that_weighs_nothing_is_not_started_anew(method):
     with pytest.raises(ValueError, match=r"slots=\[1\].*weight is not zero"):
         reset_ranks_(layer, run.optimizer, [1])
     reset_ranks_(layer, run.optimizer, [1], init="zero")
-
-
-# --- many ---
-
-
-def test_a_layer_in_two_places_is_so_for_many(tiny):
-    model, _ = tiny
-    model.model.layers[1].mlp.up_proj = model.model.layers[0].mlp.up_proj
-    alone = bl.fit(copy.deepcopy(model), "subtraction", method=bl.LoRA(r=2), **FIT)
-    settings = {key: value for key, value in FIT.items() if key != "lr"}
-    (outcome,) = fit_many(model, "subtraction", [Trial(bl.LoRA(r=2), 4e-3)], **settings)
-    assert outcome.losses == pytest.approx(alone.losses, rel=1e-3)
-    assert not outcome.model.training
-
-
-def test_taking_one_outcome_apart_leaves_the_shared_weights_frozen(tiny):
-    settings = {key: value for key, value in FIT.items() if key != "lr"}
-    trials = [Trial(bl.LoRA(r=2), 4e-3), Trial(bl.LoRA(r=3), 4e-3)]
-    first, second = fit_many(tiny[0], "subtraction", trials, **settings)
-    before = bl.count_parameters(second.model)
-    bl.merge_and_unload(first.model)
-    assert bl.count_parameters(second.model) == before
-
-
-def test_a_layer_with_a_forward_of_its_own_does_not_run_beside_others(tiny):
-    class Louder(bl.AdapterLayer):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
-    class Loud(bl.LoRA):
-        Layer = Louder
-
-    with pytest.raises(TypeError, match=r"method=.*Loud\(.*does more than add factors"):
-        fit_many(tiny[0], "subtraction", [Trial(Loud(r=2), 1e-3)], steps=3)
-    assert all(p.requires_grad for p in tiny[0].parameters())
