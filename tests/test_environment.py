@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,11 @@ def make_env(clone, PYTHON="./python", **variables):
     (clone / "log").write_text("")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "VENV"))}
     command, env = ["make", "env", f"PYTHON={PYTHON}"], inherited | variables
-    result = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True)
+    # A job in the background is deaf to Ctrl-C, and so are its children.
+    hear = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = subprocess.run(
+        command, cwd=clone, env=env, capture_output=True, text=True, preexec_fn=hear
+    )
     assert "Traceback" not in result.stderr
     own = [line for line in result.stderr.splitlines() if line.startswith("set-up: ")]
     assert (result.returncode != 0) == bool(own)
