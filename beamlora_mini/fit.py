@@ -64,6 +64,10 @@ def fit(
     require_whole("checkpoint_every", checkpoint_every, 1)
     require_whole("seed", seed, 0)
     require(not resume or checkpoint_dir, "checkpoint_dir", checkpoint_dir, "a folder, to resume")
+    if method is not None and not isinstance(method, Method):
+        raise TypeError(
+            f"method={method!r}: allowed is a method with its settings, as in LoRA(r=8)"
+        )
     tokenizer = tokenizer_of(model, tokenizer)
     rows = split_of(task, "train")
     torch.manual_seed(seed)

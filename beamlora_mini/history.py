@@ -128,10 +128,11 @@ class RankHistory:
         return pd.DataFrame(rows, columns=["step", "module", "rank", "ancestor"])
 
     def state_dict(self) -> dict:
-        return {k: v for k, v in vars(self).items() if k != "every"}
+        kept = {key: value for key, value in vars(self).items() if key != "every"}
+        return kept | {"info": json.dumps(self.info, default=str)}
 
     def load_state_dict(self, state: dict) -> None:
-        vars(self).update(state)
+        vars(self).update(state | {"info": json.loads(state["info"])})
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file, a row for each fact: column `what` says whether it is an
@@ -149,7 +150,9 @@ class RankHistory:
         table = pd.concat([f.reindex(columns=columns) for f in frames if len(f)])
         integers = {name: "Int32" for name in ("step", "rank", "source")}
         table = table.astype(integers | {"value": "float32"} | {"what": str})
-        metadata = {"beamlora_mini": json.dumps({"every": self.every, "info": self.info})}
+        metadata = {
+            "beamlora_mini": json.dumps({"every": self.every, "info": self.info}, default=str)
+        }
         arrow = pa.Table.from_pandas(table, preserve_index=False)
         pq.write_table(arrow.replace_schema_metadata(metadata), path, compression="zstd")
 

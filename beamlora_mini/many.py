@@ -109,8 +109,12 @@ def fit_many(
     has changed.
     """
     require(len(trials) > 0, "trials", trials, "a non-empty list")
+    require_whole("steps", steps, 1)
     require_whole("batch_size", batch_size, 1)
     for trial in trials:
+        if not isinstance(trial, Trial):
+            raise TypeError(f"trials: {trial!r}: allowed is Trial(method, lr, seed)")
+        require_whole("seed", trial.seed, 0)
         dropout = trial.method.lora_dropout
         require(dropout == 0, "lora_dropout", dropout, "0 in fit_many; use fit")
     tokenizer, rows = tokenizer_of(model, tokenizer), split_of(task, "train")
@@ -125,7 +129,8 @@ def fit_many(
             layer, *_ = attach(own, trial.method).values()
             own.__dict__["_trainable_before_attach"] = set()  # the weights are not its own
             layer.plain()
-            if type(layer).forward is not AdapterLayer.forward:
+            plainly = (AdapterLayer.forward, AdapterLayer.adapter_input)
+            if (type(layer).forward, type(layer).adapter_input) != plainly:
                 raise TypeError(f"method={trial.method!r}: its layer does more than add factors")
             settings = {"warmup": warmup, "max_grad_norm": max_grad_norm}
             runs.append(Run(own, steps=steps, lr=trial.lr, **settings))

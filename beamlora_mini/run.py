@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import require_number, require_whole
+from .checks import require, require_number, require_whole
 from .events import RankEvent
 from .layers import adapter_layers, attached_method, trainable_parameters, unwrap
 from .layers.attach import remembered_parameters
@@ -21,9 +21,9 @@ class Run:
 
     In a loop of your own, after attach(model, method):
 
-        run = Run(model, steps=1000, lr=1e-3)
+        run = Run(model.train(), steps=1000, lr=1e-3)
         for batch in batches:
-            (loss_of(model, batch) + run.loss()).backward()  # several times, to accumulate
+            (loss_of(model, batch) + run.loss()).backward()  # k times a k-th of it, to accumulate
             events = run.update()
 
     The method is the one that the model carries, wherever in it the adapters sit; without adapters
@@ -53,6 +53,9 @@ class Run:
         require_whole("steps", steps, 1)
         if optimizer is None:
             require_number("lr", lr, "a number above 0", above=0)
+            require_number("weight_decay", weight_decay, "a number of at least 0", least=0)
+        else:
+            require(lr is None, "lr", lr, "None beside an optimizer, which has rates of its own")
         require_number("warmup", warmup, "a fraction in [0, 1)", least=0, below=1)
         if max_grad_norm is not None:
             require_number("max_grad_norm", max_grad_norm, "None or a number above 0", above=0)
@@ -65,15 +68,18 @@ class Run:
             raise ValueError(
                 "model has no parameter that requires a gradient: attach a method first"
             )
+        # Plain numbers, whatever they came as: a checkpoint holds nothing else.
+        lr, weight_decay, warmup = lr and float(lr), float(weight_decay), float(warmup)
+        betas = float(betas[0]), float(betas[1])
+        max_grad_norm = max_grad_norm and float(max_grad_norm)
+        own = optimizer is None
         if optimizer is None:
             assert lr is not None
             groups = self.method.parameter_groups(parameters, lr)
             optimizer = torch.optim.AdamW(
                 groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
             )
-            given = None
-        else:
-            given = self._options_of(optimizer)
+        options = self._options_of(optimizer)
         self.optimizer = optimizer
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
@@ -81,11 +87,11 @@ class Run:
         self.settings = {
             "method": repr(self.method), "steps": steps, "lr": lr, "betas": tuple(betas),
             "weight_decay": weight_decay, "warmup": warmup, "max_grad_norm": max_grad_norm,
-            "optimizer": given, "scaler": scaler is not None, **(settings or {}),
+            "optimizer": None if own else options, "scaler": scaler is not None, **(settings or {}),
         }  # fmt: skip
 
     def _options_of(self, optimizer: torch.optim.Optimizer) -> str:
-        """What tells an optimizer of the user's from another; ValueError if it leaves adapters out."""
+        """What tells one optimizer from another; ValueError if it leaves out a part of an adapter."""
         trained = {p for group in optimizer.param_groups for p in group["params"]}
         for name, layer in adapter_layers(self.model).items():
             for part, parameter in layer.named_parameters():
@@ -122,7 +128,7 @@ class Run:
             self.schedule.gradient_scale = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        events = self.schedule.step(self.n)  # sees the rate that the step was made with
+        events = self.schedule.step(self.n) or []  # sees the rate that the step was made with
         self.rate.step()
         self.optimizer.zero_grad()
         return events

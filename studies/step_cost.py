@@ -224,10 +224,12 @@ def median_and_quartiles(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="timed steps of each variant")
+    parser.add_argument("--rounds", type=int, default=15, help="timed steps of each variant (15)")
     parser.add_argument("--no-memory", action="store_true", help="measure time only")
     parser.add_argument("--only", nargs="+", choices=sorted({*bl.METHODS, *PEFT}), help="methods")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: allowed is 2 or more, for quartiles")
     chosen = options.only or [*bl.METHODS, *PEFT]
     names = [name for name in VARIANTS if name == FLOOR or name.split()[-1] in chosen]
     seconds, trained = measure_seconds(names, options.rounds)
@@ -235,7 +237,9 @@ def main() -> None:
     print(table(seconds, trained, peaks))
     used = versions("torch", "transformers", "peft")
     machine = f"{processor()}; {', '.join(map(' '.join, used.items()))}"
-    print(f"\n{measure_event()}\n\n{machine}; {options.rounds} interleaved rounds")
+    if "beamlora" in chosen:
+        print(f"\n{measure_event()}")
+    print(f"\n{machine}; {options.rounds} interleaved rounds")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,24 @@ def train_(model, optimizer, schedule, steps, first=1):
     return events
 
 
+def step_(run, n=1, first=0):
+    """Steps of a Run of net() on random numbers; returns the events."""
+    events = []
+    for k in range(first, first + n):
+        generator = torch.Generator().manual_seed(k)
+        x, y = (torch.randn(16, size, generator=generator) for size in (24, 12))
+        ((run.model(x) - y).square().mean() + run.loss()).backward()
+        events += run.update()
+    return events
+
+
+def run_of(method, steps=60, **settings):
+    torch.manual_seed(0)
+    model = net()
+    bl.attach(model, method)
+    return bl.Run(model, steps=steps, lr=1e-2, **settings)
+
+
 def adapter_state(model):
     """{name: copy} of what is trained."""
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -36,6 +36,12 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
     message names the closest modules), TypeError if it names a module that is not a linear layer.
     Whatever raises, the model is as it was.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={type(model).__name__}: allowed is a torch.nn.Module, by itself")
+    if isinstance(method, type) or not hasattr(method, "wrap"):
+        raise TypeError(
+            f"method={method!r}: allowed is a method with its settings, as in LoRA(r=8)"
+        )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise TypeError(
             "model: DistributedDataParallel has counted its parameters already, and would never "
