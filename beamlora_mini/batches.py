@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,17 @@ def tokenizer_of(model: nn.Module, tokenizer: Tokenizer | None = None) -> Tokeni
 
 def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+@contextmanager
+def in_mode(model: nn.Module, train: bool):
+    """Training or evaluation mode, and afterwards the mode that there was."""
+    was_training = model.training
+    model.train(train)
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def encode_prompts(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:

@@ -10,6 +10,7 @@ from torch import distributed as dist
 
 from .events import RankEvent
 from .history import History, RankHistory
+from .machine import processes
 from .run import Run
 
 FILE = "checkpoint.pt"
@@ -18,7 +19,7 @@ FILE = "checkpoint.pt"
 def save(folder: str | Path, run: Run, log: History, history: RankHistory | None = None) -> None:
     """Write folder/checkpoint.pt. A crash while writing leaves the one before. Of several processes,
     which are all alike, the first one writes and the others wait."""
-    together = dist.is_available() and dist.is_initialized()
+    together = processes() > 1
     if not together or dist.get_rank() == 0:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

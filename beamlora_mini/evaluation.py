@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .batches import Example, collate, device_of, encode_examples, encode_prompts, tokenizer_of
+from .batches import (
+    Example,
+    collate,
+    device_of,
+    encode_examples,
+    encode_prompts,
+    in_mode,
+    tokenizer_of,
+)
 from .checks import require_whole
 from .layers import unwrap
 from .loss import answer_loss
@@ -71,26 +79,24 @@ def generate_answers(
     encoded = encode_prompts(tokenizer, prompts)
     by_length = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     answers = [""] * len(prompts)
-    was_training = model.training
-    model.eval()
-    bar = progress_bar(len(prompts), "generate", progress)
-    for start in range(0, len(prompts), batch_size):
-        chosen = by_length[start : start + batch_size]
-        width = len(encoded[chosen[-1]])
-        # Padding on the left, so that every prompt ends where its answer begins.
-        ids = [[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in chosen]
-        mask = [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in chosen]
-        out = unwrap(model).generate(
-            input_ids=torch.tensor(ids, device=device_of(model)),
-            attention_mask=torch.tensor(mask, device=device_of(model)),
-            max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
-        texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-        for i, text in zip(chosen, texts):
-            answers[i] = text.strip()
-        bar.update(len(chosen))
-    bar.close()
-    model.train(was_training)
+    with in_mode(model, train=False), progress_bar(len(prompts), "generate", progress) as bar:
+        for start in range(0, len(prompts), batch_size):
+            chosen = by_length[start : start + batch_size]
+            width = len(encoded[chosen[-1]])
+            # Padding on the left, so that every prompt ends where its answer begins.
+            ids = [
+                [tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in chosen
+            ]
+            mask = [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in chosen]
+            out = unwrap(model).generate(
+                input_ids=torch.tensor(ids, device=device_of(model)),
+                attention_mask=torch.tensor(mask, device=device_of(model)),
+                max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+            )  # fmt: skip
+            texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+            for i, text in zip(chosen, texts):
+                answers[i] = text.strip()
+            bar.update(len(chosen))
     return answers
 
 
@@ -117,14 +123,12 @@ def _mean_loss(
     model: nn.Module, examples: list[Example], tokenizer: Tokenizer, batch_size: int
 ) -> float:
     by_length = sorted(examples, key=lambda e: len(e[0]) + len(e[1]))
-    was_training = model.training
-    model.eval()
     total = tokens = 0
-    for start in range(0, len(by_length), batch_size):
-        chosen = by_length[start : start + batch_size]
-        count = sum(len(answer) for _, answer in chosen)
-        batch = collate(chosen, tokenizer.pad_token_id, device_of(model))
-        total += answer_loss(model, batch).item() * count
-        tokens += count
-    model.train(was_training)
+    with in_mode(model, train=False):
+        for start in range(0, len(by_length), batch_size):
+            chosen = by_length[start : start + batch_size]
+            count = sum(len(answer) for _, answer in chosen)
+            batch = collate(chosen, tokenizer.pad_token_id, device_of(model))
+            total += answer_loss(model, batch).item() * count
+            tokens += count
     return total / tokens

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import checkpoint
-from .batches import collate, device_of, digest, plan_batches, tokenizer_of
+from .batches import collate, device_of, digest, in_mode, plan_batches, tokenizer_of
 from .checks import require, require_whole
 from .history import History, RankHistory
 from .layers import attach, attached_method, detach
@@ -64,10 +64,6 @@ def fit(
     require_whole("checkpoint_every", checkpoint_every, 1)
     require_whole("seed", seed, 0)
     require(not resume or checkpoint_dir, "checkpoint_dir", checkpoint_dir, "a folder, to resume")
-    if method is not None and not isinstance(method, Method):
-        raise TypeError(
-            f"method={method!r}: allowed is a method with its settings, as in LoRA(r=8)"
-        )
     tokenizer = tokenizer_of(model, tokenizer)
     rows = split_of(task, "train")
     torch.manual_seed(seed)
@@ -84,7 +80,7 @@ def fit(
     if history is not None and run.n == 0:
         history.record(run.model, 0)
 
-    with training(model), progress_bar(steps, "fit", progress, initial=run.n) as bar:
+    with in_mode(model, train=True), progress_bar(steps, "fit", progress, initial=run.n) as bar:
         for examples in batches[run.n :]:
             started = time.perf_counter()
             batch = collate(examples, tokenizer.pad_token_id, device_of(model))
@@ -118,14 +114,3 @@ def attached(model: nn.Module, method: Method | None):
         if attaching:
             detach(model)
         raise
-
-
-@contextmanager
-def training(model: nn.Module):
-    """Training mode, and afterwards the mode that there was."""
-    was_training = model.training
-    model.train()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -50,6 +50,13 @@ def processor() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def processes() -> int:
+    """How many processes train together."""
+    from torch import distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def versions(*libraries: str) -> dict[str, str]:
     """{name: version} of Python and of installed packages, for the record of a measurement."""
     found = {name: importlib.metadata.version(name) for name in libraries}

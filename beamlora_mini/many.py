@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .batches import collate, device_of, plan_batches, tokenizer_of
+from .batches import collate, device_of, in_mode, plan_batches, tokenizer_of
 from .checks import require, require_whole
 from .events import RankEvent
-from .fit import training
 from .layers import AdapterLayer, attach
 from .layers.attach import replace_modules
 from .loss import token_losses
@@ -141,7 +140,10 @@ def fit_many(
         raise
     together = _put_together(copy.deepcopy(model, dict(shared)), runs)
 
-    with training(together), progress_bar(steps, f"fit {len(trials)} runs", progress) as bar:
+    with (
+        in_mode(together, train=True),
+        progress_bar(steps, f"fit {len(trials)} runs", progress) as bar,
+    ):
         for n in range(steps):
             examples = [example for plan in plans for example in plan[n]]
             batch = collate(examples, tokenizer.pad_token_id, device_of(model))

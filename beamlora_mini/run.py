@@ -72,26 +72,26 @@ class Run:
         lr, weight_decay, warmup = lr and float(lr), float(weight_decay), float(warmup)
         betas = float(betas[0]), float(betas[1])
         max_grad_norm = max_grad_norm and float(max_grad_norm)
-        own = optimizer is None
+        options = None if optimizer is None else _options_of(optimizer)
         if optimizer is None:
             assert lr is not None
             groups = self.method.parameter_groups(parameters, lr)
             optimizer = torch.optim.AdamW(
                 groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
             )
-        options = self._options_of(optimizer)
+        self._require_trained(optimizer)
         self.optimizer = optimizer
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
         self.rate = self.method.lr_scheduler(optimizer, round(warmup * steps), steps)
         self.settings = {
-            "method": repr(self.method), "steps": steps, "lr": lr, "betas": tuple(betas),
+            "method": repr(self.method), "steps": steps, "lr": lr, "betas": betas,
             "weight_decay": weight_decay, "warmup": warmup, "max_grad_norm": max_grad_norm,
-            "optimizer": None if own else options, "scaler": scaler is not None, **(settings or {}),
+            "optimizer": options, "scaler": scaler is not None, **(settings or {}),
         }  # fmt: skip
 
-    def _options_of(self, optimizer: torch.optim.Optimizer) -> str:
-        """What tells one optimizer from another; ValueError if it leaves out a part of an adapter."""
+    def _require_trained(self, optimizer: torch.optim.Optimizer) -> None:
+        """ValueError if the optimizer leaves out a part of an adapter."""
         trained = {p for group in optimizer.param_groups for p in group["params"]}
         for name, layer in adapter_layers(self.model).items():
             for part, parameter in layer.named_parameters():
@@ -100,8 +100,6 @@ class Run:
                         f"optimizer: it does not train {name}.{part}: allowed is one made after attach "
                         "that trains all adapters"
                     )
-        groups = [group | {"params": len(group["params"])} for group in optimizer.param_groups]
-        return f"{type(optimizer).__name__} {groups}"
 
     @property
     def lr(self) -> float:
@@ -207,3 +205,9 @@ class Run:
                 f"state: it is of another model: {len(differing)} tensors differ, the first is "
                 f"{name!r} of shape {shape}"
             )
+
+
+def _options_of(optimizer: torch.optim.Optimizer) -> str:
+    """What tells one optimizer of the user's from another."""
+    groups = [group | {"params": len(group["params"])} for group in optimizer.param_groups]
+    return f"{type(optimizer).__name__} {groups}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from check_notebooks import faults
 from nbval.plugin import find_comment_markers, metadata_tags
 
 from beamlora_mini.exercises.common import Exercise
@@ -107,14 +108,8 @@ def test_nbval_compares_every_output(pytestconfig):
 
 
 @every_notebook
-def test_executed_in_order(path):
-    counts = [cell.execution_count for cell in code_cells(path) if cell.source.strip()]
-    assert counts == list(range(1, len(counts) + 1))
-
-
-@every_notebook
-def test_no_stored_errors(path):
-    assert [o for o in outputs(path) if o.output_type == "error"] == []
+def test_executed_in_order_without_errors_or_widget_state(path):
+    assert faults(read(path)) == []
 
 
 def markers(path: Path) -> set[str]:
@@ -137,11 +132,6 @@ def test_no_cell_escapes_the_comparison():
 @every_notebook
 def test_small(path):
     assert path.stat().st_size <= 1_000_000
-
-
-@every_notebook
-def test_no_widget_state(path):
-    assert "widgets" not in read(path).metadata
 
 
 @every_notebook

@@ -180,11 +180,7 @@ class AdapterLayer(nn.Module):
         self.unmerge()  # what was merged is no longer what the adapter says
         for name in self.grows:
             saved = state_dict.get(prefix + name)
-            if (
-                saved is not None
-                and hasattr(self, name)
-                and saved.shape != getattr(self, name).shape
-            ):
+            if saved is not None and saved.shape != getattr(self, name).shape:
                 self.remember(name, torch.empty_like(saved, dtype=getattr(self, name).dtype))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -109,10 +109,9 @@ class AdaLoRASchedule(RankSchedule):
         fresh = lambda: [torch.zeros_like(p) for p in self._parameters()]
         return {"mean": fresh(), "uncertainty": fresh()}
 
-    @torch.no_grad()
-    def _parameters(self) -> list[Tensor]:
+    def _parameters(self) -> list[nn.Parameter]:
         layers = self.layers.values()
-        return [getattr(layer, part).detach() for part in self.parts for layer in layers]
+        return [getattr(layer, part) for part in self.parts for layer in layers]
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -141,10 +140,9 @@ class AdaLoRASchedule(RankSchedule):
         return events
 
     def _update_scores(self) -> None:
-        layers = self.layers.values()
-        trained = [getattr(layer, part) for part in self.parts for layer in layers]
+        trained: list[Any] = self._parameters()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        sensitivities = list(torch._foreach_mul(self._parameters(), gradients))
+        sensitivities = list(torch._foreach_mul(trained, gradients))
         torch._foreach_abs_(sensitivities)
         scores = smooth_sensitivities_(
             sensitivities, self.sensitivity["mean"], self.sensitivity["uncertainty"],
@@ -152,7 +150,7 @@ class AdaLoRASchedule(RankSchedule):
         )  # fmt: skip
         count = len(self.layers)
         of_A, of_B, of_E = scores[:count], scores[count : 2 * count], scores[2 * count :]
-        for layer, A, B, E in zip(layers, of_A, of_B, of_E):
+        for layer, A, B, E in zip(self.layers.values(), of_A, of_B, of_E):
             layer.rank_scores.copy_(E + sensitivity_importance(layer.lora_A, layer.lora_B, A, B))
 
     def scores(self, n: int) -> dict[str, Tensor]:

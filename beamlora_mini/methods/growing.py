@@ -12,12 +12,8 @@ from torch import nn, optim
 
 from ..checks import require
 from ..layers.blocks import BlockLayer
+from ..machine import processes
 from .base import step_generator
-
-
-def processes() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class GrowthPlan(NamedTuple):

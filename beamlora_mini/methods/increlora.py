@@ -21,10 +21,11 @@ from ..checks import is_whole, require, require_whole
 from ..events import RankEvent
 from ..layers.blocks import BlockLayer
 from ..layers.watch import WeightGradient
+from ..machine import processes
 from ..ranks import SmoothedSensitivity
 from .adalora import orthogonality, require_smoothing
 from .base import Method, RankSchedule
-from .growing import Growth, plan_growth, processes
+from .growing import Growth, plan_growth
 
 RESERVE_E = 1e-5
 
