@@ -7,6 +7,7 @@ from .evaluation import evaluate
 from .events import RankEvent
 from .fit import fit
 from .history import History, RankHistory
+from .interop.peft import save_adapter
 from .layers import (
     AdapterLayer,
     adapter_layers,
@@ -64,5 +65,6 @@ __all__ = [
     "load_task",
     "merge",
     "merge_and_unload",
+    "save_adapter",
     "unmerge",
 ]

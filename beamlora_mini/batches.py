@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from .checks import require, require_whole
 from .layers import unwrap
 
 if TYPE_CHECKING:
@@ -39,48 +42,160 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def in_mode(model: nn.Module, train: bool):
-    """Training or evaluation mode, and afterwards the mode that there was."""
-    was_training = model.training
+    """Training or evaluation mode, and afterwards the mode that each module had."""
+    modes = [(module, module.training) for module in model.modules()]
     model.train(train)
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
 
 
-def encode_prompts(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:
-    """Token ids of each prompt, ready for the answer to follow."""
-    if tokenizer.chat_template is None:
-        return tokenizer(list(prompts))["input_ids"]
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+@dataclass(frozen=True)
+class Room:
+    """How long a sequence a model takes and how many token ids it knows; None where it sets no
+    limit."""
+
+    positions: int | None = None
+    vocabulary: int | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Room:
+        inner: Any = unwrap(model)
+        config = getattr(inner, "config", None)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        embeddings = getattr(inner, "get_input_embeddings", lambda: None)()
+        return cls(
+            getattr(text, "max_position_embeddings", None),
+            getattr(embeddings, "num_embeddings", None),
+        )
+
+    def check(self, where: str, ids: list[int], more: int = 0) -> None:
+        """ValueError, beginning with `where`, unless ids and `more` tokens after them fit."""
+        if self.positions is not None and len(ids) + more > self.positions:
+            raise ValueError(
+                f"{where}: {len(ids) + more} tokens: allowed are {self.positions}, the model's "
+                f"positions; shorten it, or truncate with max_length={self.positions}"
+            )
+        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
+            raise ValueError(
+                f"{where}: token id {max(ids)}: allowed are ids below {self.vocabulary}, the model's "
+                "vocabulary; resize_token_embeddings, or use the model's own tokenizer"
+            )
+
+    def check_max_length(self, max_length: int | None) -> None:
+        require_whole("max_length", max_length, 2, or_none=True)
+        if max_length is not None and self.positions is not None:
+            allowed = f"at most {self.positions}, the model's positions"
+            require(max_length <= self.positions, "max_length", max_length, allowed)
 
 
-def encode_answers(tokenizer: Tokenizer, answers: list[str]) -> list[list[int]]:
-    """Token ids of each answer, the end of the text included."""
+def padding_id(tokenizer: Tokenizer, room: Room) -> int:
+    """The token that fills rows up. Which it is changes nothing, since it is masked everywhere; so
+    another will do where there is none, or the model does not know it."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None and token < (room.vocabulary or token + 1):
+            return token
+    return 0
+
+
+def end_id(tokenizer: Tokenizer) -> int:
+    """The token that ends an answer."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "tokenizer: eos_token=None: allowed is one with an end token, which ends every answer; "
+            "set tokenizer.eos_token to a token of its vocabulary"
+        )
+    return tokenizer.eos_token_id
+
+
+def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt, ready for the answer to follow: what a tokenizer puts in front is
+    there, what it puts at an end is not. An empty prompt becomes the token that starts a text.
+
+    ValueError for a prompt that is no text."""
+    _require_texts("prompt", prompts)
+    if tokenizer.chat_template is not None:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    in_front = _put_in_front(tokenizer)
+    encoded = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    encoded = [in_front + ids for ids in encoded]
+    if not all(encoded):
+        starts = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        start = next((token for token in starts if token is not None), None)
+        if start is None:
+            raise ValueError(
+                f"prompt of row {encoded.index([])}: it is empty, and the tokenizer has no token that "
+                "starts or ends a text: allowed is a prompt of at least one token"
+            )
+        encoded = [ids or [start] for ids in encoded]
+    return encoded
+
+
+def _put_in_front(tokenizer: Tokenizer) -> list[int]:
+    """The tokens that a tokenizer puts before a text of its own accord."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    dressed = tokenizer("a")["input_ids"]
+    starts = range(len(dressed) - len(bare) + 1)
+    return next((dressed[:i] for i in starts if dressed[i : i + len(bare)] == bare), [])
+
+
+def encode_answers(tokenizer: Tokenizer, answers: Sequence[str]) -> list[list[int]]:
+    """Token ids of each answer, the end of the text included. ValueError for an answer that is no
+    text, and for a tokenizer without an end token."""
+    _require_texts("answer", answers)
+    end = end_id(tokenizer)
     encoded = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    return [ids + [tokenizer.eos_token_id] for ids in encoded]
+    return [[*ids, end] for ids in encoded]
 
 
-def encode_examples(tokenizer: Tokenizer, rows: Dataset) -> list[Example]:
-    """(prompt ids, answer ids) of every row."""
+def _require_texts(column: str, texts: Sequence[str]) -> None:
+    for row, text in enumerate(texts):
+        require(isinstance(text, str), f"{column} of row {row}", text, "a text")
+
+
+def encode_examples(
+    tokenizer: Tokenizer,
+    rows: Dataset,
+    room: Room = Room(),
+    max_length: int | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[Example]:
+    """(prompt ids, answer ids) of every row. max_length: longer rows lose the beginning of the prompt,
+    and the end of an answer that is itself too long. ValueError, with the row's number (`numbers`,
+    if the rows have others), for one that does not fit in `room`."""
     prompts = encode_prompts(tokenizer, rows["prompt"])
-    return list(zip(prompts, encode_answers(tokenizer, rows["answer"])))
+    answers = encode_answers(tokenizer, rows["answer"])
+    if max_length is not None:
+        answers = [answer[: max_length - 1] for answer in answers]
+        prompts = [p[-(max_length - len(a)) :] for p, a in zip(prompts, answers)]
+    for number, prompt, answer in zip(numbers or range(len(rows)), prompts, answers):
+        room.check(f"row {number}", prompt + answer)
+    return list(zip(prompts, answers))
 
 
 def plan_batches(
-    rows: Dataset, tokenizer: Tokenizer, steps: int, batch_size: int, seed: int
+    rows: Dataset,
+    tokenizer: Tokenizer,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    room: Room = Room(),
+    max_length: int | None = None,
 ) -> list[list[Example]]:
     """The examples of every step's batch: shuffled epochs of the rows, batches of similar length,
-    drawn in random order so that length is no curriculum."""
+    drawn in random order so that length is no curriculum. room, max_length: see `encode_examples`."""
     shuffle = random.Random(seed)
     order: list[int] = []
     while len(order) < steps * batch_size:
         order += shuffle.sample(range(len(rows)), len(rows))
     order = order[: steps * batch_size]
     used = sorted(set(order))
-    examples = dict(zip(used, encode_examples(tokenizer, rows.select(used))))
+    encoded = encode_examples(tokenizer, rows.select(used), room, max_length, used)
+    examples = dict(zip(used, encoded))
     batches = []
     for start in range(0, len(order), POOL * batch_size):
         pool = [examples[i] for i in order[start : start + POOL * batch_size]]

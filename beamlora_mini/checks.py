@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 
 def require(condition: bool, argument: str, value: object, allowed: str) -> None:
@@ -11,15 +12,23 @@ def require(condition: bool, argument: str, value: object, allowed: str) -> None
         raise ValueError(f"{argument}={value!r}: allowed is {allowed}")
 
 
+def plain(value: object) -> object:
+    """A number of any kind, such as NumPy's, as Python's own; anything else as it is."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
 def is_whole(value: object, least: int) -> bool:
     """Whether a value is an integer of at least `least`. True and False are not numbers."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least  # type: ignore[operator]
 
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number. True and False are not numbers."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require_whole(argument: str, value: object, least: int, or_none: bool = False) -> None:

@@ -6,21 +6,26 @@ An example is a prompt and an answer; see `batches`.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from .batches import (
     Example,
+    Room,
     collate,
     device_of,
     encode_examples,
     encode_prompts,
     in_mode,
+    padding_id,
     tokenizer_of,
 )
-from .checks import require_whole
+from .checks import require, require_whole
 from .layers import unwrap
 from .loss import answer_loss
 from .machine import progress_bar
@@ -39,65 +44,112 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 64,
     max_new_tokens: int | None = None,
+    max_length: int | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
     """Measure a model on a task's test split (its first `limit` rows).
 
     Returns {"exact_match": fraction of prompts whose greedy answer ends in the right result,
     "loss": mean cross-entropy of the right answers, in nats per token}. What counts as the result
-    is said in `final_answer`; max_new_tokens as in `generate_answers`.
+    is said in `final_answer`. max_new_tokens: None for the length of the longest right answer;
+    max_length as in `fit`. Whatever the model's generation_config says is not heard; see
+    `generate_answers`.
+
+    Raises ValueError for a setting out of range, a row that is no text or too long for the model,
+    and a tokenizer without an end token.
     """
     require_whole("limit", limit, 1, or_none=True)
+    require_whole("batch_size", batch_size, 1)
     tokenizer = tokenizer_of(model, tokenizer)
     rows = split_of(task, "test")
     rows = rows.select(range(min(limit or len(rows), len(rows))))
-    examples = encode_examples(tokenizer, rows)
-    max_new_tokens = max_new_tokens or max(len(answer) for _, answer in examples)
+    room = Room.of(model)
+    room.check_max_length(max_length)
+    examples = encode_examples(tokenizer, rows, room, max_length)
     answers = generate_answers(
-        model, rows["prompt"], tokenizer=tokenizer, batch_size=batch_size,
-        max_new_tokens=max_new_tokens, progress=progress,
+        model, rows["prompt"], tokenizer=tokenizer, batch_size=batch_size, max_length=max_length,
+        max_new_tokens=max_new_tokens or max(len(answer) for _, answer in examples),
+        progress=progress,
     )  # fmt: skip
     right = sum(is_right(given, wanted) for given, wanted in zip(answers, rows["answer"]))
     return {
         "exact_match": right / len(rows),
-        "loss": _mean_loss(model, examples, tokenizer, batch_size),
+        "loss": _mean_loss(model, examples, padding_id(tokenizer, room), batch_size),
     }
 
 
 @torch.no_grad()
 def generate_answers(
     model: nn.Module,
-    prompts: list[str],
+    prompts: Sequence[str],
     *,
     tokenizer: Tokenizer | None = None,
     batch_size: int = 64,
     max_new_tokens: int = 64,
+    max_length: int | None = None,
     progress: bool = True,
 ) -> list[str]:
-    """The model's greedy answer to each prompt, of at most `max_new_tokens` tokens."""
-    tokenizer = tokenizer_of(model, tokenizer)
+    """The model's greedy answer to each prompt: the likeliest token, again and again, up to the
+    tokenizer's end token, which is what `fit` teaches, or to `max_new_tokens`.
+
+    Nothing else has a say: not the penalties, beams, lengths and end tokens of the model's
+    generation_config. max_length: a prompt loses its beginning where it and `max_new_tokens` are
+    longer.
+
+    Raises ValueError for a prompt that leaves the model no room for `max_new_tokens`.
+    """
+    require_whole("batch_size", batch_size, 1)
+    require_whole("max_new_tokens", max_new_tokens, 1)
+    tokenizer, room = tokenizer_of(model, tokenizer), Room.of(model)
+    room.check_max_length(max_length)
     encoded = encode_prompts(tokenizer, prompts)
-    by_length = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    answers = [""] * len(prompts)
-    with in_mode(model, train=False), progress_bar(len(prompts), "generate", progress) as bar:
-        for start in range(0, len(prompts), batch_size):
+    if max_length is not None:
+        left = max_length - max_new_tokens
+        allowed = f"a number below max_length={max_length}"
+        require(left > 0, "max_new_tokens", max_new_tokens, allowed)
+        encoded = [ids[-left:] for ids in encoded]
+    for i, ids in enumerate(encoded):
+        room.check(f"prompt {i} and max_new_tokens={max_new_tokens}", ids, max_new_tokens)
+    by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    pad, end = padding_id(tokenizer, room), tokenizer.eos_token_id
+    answers = [""] * len(encoded)
+    with (
+        in_mode(model, train=False),
+        _greedy(unwrap(model), max_new_tokens, pad, end) as generate,
+        progress_bar(len(encoded), "generate", progress) as bar,
+    ):
+        for start in range(0, len(encoded), batch_size):
             chosen = by_length[start : start + batch_size]
             width = len(encoded[chosen[-1]])
             # Padding on the left, so that every prompt ends where its answer begins.
-            ids = [
-                [tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in chosen
-            ]
+            ids = [[pad] * (width - len(encoded[i])) + encoded[i] for i in chosen]
             mask = [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in chosen]
-            out = unwrap(model).generate(
+            out = generate(
                 input_ids=torch.tensor(ids, device=device_of(model)),
                 attention_mask=torch.tensor(mask, device=device_of(model)),
-                max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
-            texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-            for i, text in zip(chosen, texts):
-                answers[i] = text.strip()
+            )
+            for i, new in zip(chosen, out[:, width:].tolist()):
+                answer = new[: new.index(end)] if end in new else new
+                answers[i] = tokenizer.decode(answer, skip_special_tokens=True).strip()
             bar.update(len(chosen))
     return answers
+
+
+@contextmanager
+def _greedy(model: Any, max_new_tokens: int, pad: int, end: int | None):
+    """The model's `generate` with these settings alone; what the user has set is back afterwards.
+    (What a call leaves open, transformers looks up in the model's generation_config.)"""
+    from transformers import GenerationConfig
+
+    users = model.generation_config
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
+    )
+    model.generation_config = GenerationConfig()
+    try:
+        yield partial(model.generate, generation_config=config)
+    finally:
+        model.generation_config = users
 
 
 def final_answer(text: str) -> str | None:
@@ -119,16 +171,14 @@ def is_right(given: str, wanted: str) -> bool:
     return given.strip() == wanted.strip()
 
 
-def _mean_loss(
-    model: nn.Module, examples: list[Example], tokenizer: Tokenizer, batch_size: int
-) -> float:
+def _mean_loss(model: nn.Module, examples: list[Example], pad: int, batch_size: int) -> float:
     by_length = sorted(examples, key=lambda e: len(e[0]) + len(e[1]))
     total = tokens = 0
     with in_mode(model, train=False):
         for start in range(0, len(by_length), batch_size):
             chosen = by_length[start : start + batch_size]
             count = sum(len(answer) for _, answer in chosen)
-            batch = collate(chosen, tokenizer.pad_token_id, device_of(model))
+            batch = collate(chosen, pad, device_of(model))
             total += answer_loss(model, batch).item() * count
             tokens += count
     return total / tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,16 @@ import torch
 from torch import nn
 
 from . import checkpoint
-from .batches import collate, device_of, digest, in_mode, plan_batches, tokenizer_of
+from .batches import (
+    Room,
+    collate,
+    device_of,
+    digest,
+    in_mode,
+    padding_id,
+    plan_batches,
+    tokenizer_of,
+)
 from .checks import require, require_whole
 from .history import History, RankHistory
 from .layers import attach, attached_method, detach
@@ -44,6 +54,7 @@ def fit(
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int = 100,
     resume: bool = False,
+    max_length: int | None = None,
 ) -> History:
     """Fine-tune a causal language model on a task's train split, in place.
 
@@ -51,25 +62,32 @@ def fit(
     every parameter that requires a gradient is trained. AdamW; the learning rate rises linearly for
     the first `warmup` fraction of the steps and falls to zero along a cosine. Each step sees
     `batch_size` examples of similar length. The same seed gives the same run on one machine.
-    history: records what every rank is worth, before the first step and along the way.
+    history: records what every rank is worth, before the first step and along the way. max_length:
+    rows of more tokens lose the beginning of their prompt (an answer longer than that, its end).
 
     checkpoint_dir: where the run is saved every `checkpoint_every` steps and at the end; with
     resume=True it goes on from there, as if it had not stopped.
 
-    Raises ValueError for a setting out of range, a model with nothing to train, or a checkpoint of
-    another model or run.
+    Raises ValueError for a setting out of range, a row that is no text or too long for the model, a
+    tokenizer without an end token, a model with nothing to train, or a checkpoint of another model
+    or run; FloatingPointError where the loss is not finite. What raises before the first step is done
+    leaves the model as it was.
     """
     require_whole("steps", steps, 1)
     require_whole("batch_size", batch_size, 1)
     require_whole("checkpoint_every", checkpoint_every, 1)
     require_whole("seed", seed, 0)
     require(not resume or checkpoint_dir, "checkpoint_dir", checkpoint_dir, "a folder, to resume")
-    tokenizer = tokenizer_of(model, tokenizer)
+    recorded = history is None or isinstance(history, RankHistory)
+    require(recorded, "history", history, "None or a RankHistory")
+    tokenizer, room = tokenizer_of(model, tokenizer), Room.of(model)
+    room.check_max_length(max_length)
     rows = split_of(task, "train")
     torch.manual_seed(seed)
-    batches = plan_batches(rows, tokenizer, steps, batch_size, seed)
+    batches = plan_batches(rows, tokenizer, steps, batch_size, seed, room, max_length)
+    pad = padding_id(tokenizer, room)
     log = History()
-    with attached(model, method):
+    with attached(model, method, log):
         run = Run(
             model, steps=steps, lr=lr, betas=betas, weight_decay=weight_decay, warmup=warmup,
             max_grad_norm=max_grad_norm,
@@ -77,40 +95,50 @@ def fit(
         )  # fmt: skip
         if resume:
             checkpoint.load(checkpoint_dir, run, log, history)
-    if history is not None and run.n == 0:
-        history.record(run.model, 0)
+        if history is not None and run.n == 0:
+            history.record(run.model, 0)
 
-    with in_mode(model, train=True), progress_bar(steps, "fit", progress, initial=run.n) as bar:
-        for examples in batches[run.n :]:
-            started = time.perf_counter()
-            batch = collate(examples, tokenizer.pad_token_id, device_of(model))
-            loss = answer_loss(model, batch)
-            (loss + run.loss()).backward()
-            log.learning_rates.append(run.lr)
-            events = run.update()
-            log.events += events
-            log.losses.append(loss.item())
-            log.tokens += int(batch["attention_mask"].sum())
-            log.seconds += time.perf_counter() - started
-            if history is not None:
-                history.record(run.model, run.n, events, log.losses[-1])
-            bar.update()
-            bar.set_postfix(loss=f"{log.losses[-1]:.3f}")
-            if checkpoint_dir and (run.n % checkpoint_every == 0 or run.n == steps):
-                checkpoint.save(checkpoint_dir, run, log, history)
+        with in_mode(model, train=True), progress_bar(steps, "fit", progress, run.n) as bar:
+            for examples in batches[run.n :]:
+                started = time.perf_counter()
+                batch = collate(examples, pad, device_of(model))
+                loss = answer_loss(model, batch)
+                (loss + run.loss()).backward()
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        _diverged(run, value, tokenizer.decode(examples[0][0]))
+                    )
+                rate, events = run.lr, run.update()
+                log.add(value, rate, events, int(batch["attention_mask"].sum()))
+                log.seconds += time.perf_counter() - started
+                if history is not None:
+                    history.record(run.model, run.n, events, value)
+                bar.update()
+                bar.set_postfix(loss=f"{value:.3f}")
+                if checkpoint_dir and (run.n % checkpoint_every == 0 or run.n == steps):
+                    checkpoint.save(checkpoint_dir, run, log, history)
     return log
 
 
+def _diverged(run: Run, loss: float, prompt: str) -> str:
+    return (
+        f"step {run.n + 1}: the loss is {loss} on the batch whose first prompt is {prompt[:60]!r}; the "
+        f"weights are those after step {run.n}. Lower lr={run.settings['lr']:g}, lengthen the warmup, "
+        "or compute in a wider dtype (float16 overflows where bfloat16 and float32 do not)"
+    )
+
+
 @contextmanager
-def attached(model: nn.Module, method: Method | None):
-    """Attach a method that the model does not carry yet; take it off again if what follows can't
-    begin."""
+def attached(model: nn.Module, method: Method | None, log: History):
+    """Attach a method that the model does not carry yet; take it off again if not one step comes to
+    its end."""
     attaching = method is not None and method != attached_method(model)
     if attaching:
         attach(model, method)
     try:
         yield
     except BaseException:
-        if attaching:
+        if attaching and not log.losses:
             detach(model)
         raise

@@ -31,6 +31,13 @@ class History:
     seconds: float = 0.0
     tokens: int = 0
 
+    def add(self, loss: float, learning_rate: float, events: list[RankEvent], tokens: int) -> None:
+        """A step."""
+        self.losses.append(loss)
+        self.learning_rates.append(learning_rate)
+        self.events += events
+        self.tokens += tokens
+
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds if self.seconds else 0.0

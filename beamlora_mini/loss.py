@@ -17,10 +17,10 @@ def answer_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean cross-entropy, in nats per token, over the tokens whose label is not -100.
 
     batch: input_ids, attention_mask and labels, each (batch, length); the label at a position is
-    that position's own token.
+    that position's own token. Without any such label it is 0.
     """
     losses, counted = token_losses(model, batch)
-    return losses.sum() / counted.sum()
+    return losses.sum() / counted.sum().clamp(min=1)
 
 
 def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,8 @@ def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor,
     good part of a small model's work.
     """
     labels = batch["labels"]
-    first = max(1, int((labels != IGNORED).any(0).nonzero()[0]))  # nothing predicts position 0
+    answered = (labels != IGNORED).any(0).nonzero().flatten().tolist()
+    first = max(1, answered[0]) if answered else labels.shape[1]  # nothing predicts position 0
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     wanted = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
     if "logits_to_keep" in inspect.signature(unwrap(model).forward).parameters:

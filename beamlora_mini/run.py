@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .checks import require, require_number, require_whole
+from .checks import is_number, require, require_number, require_whole
 from .events import RankEvent
 from .layers import adapter_layers, attached_method, trainable_parameters, unwrap
 from .layers.attach import remembered_parameters
 from .methods import Method
+
+LISTEN = 3  # steps after which adapters that got no gradient are named
 
 
 class Run:
@@ -56,6 +59,9 @@ class Run:
             require_number("weight_decay", weight_decay, "a number of at least 0", least=0)
         else:
             require(lr is None, "lr", lr, "None beside an optimizer, which has rates of its own")
+        pair = isinstance(betas, tuple | list) and len(betas) == 2
+        valid = pair and all(is_number(beta) and 0 <= beta < 1 for beta in betas)
+        require(valid, "betas", betas, "two numbers in [0, 1)")
         require_number("warmup", warmup, "a fraction in [0, 1)", least=0, below=1)
         if max_grad_norm is not None:
             require_number("max_grad_norm", max_grad_norm, "None or a number above 0", above=0)
@@ -84,10 +90,13 @@ class Run:
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
         self.rate = self.method.lr_scheduler(optimizer, round(warmup * steps), steps)
+        self._unheard, self._listened = dict(self.schedule.layers) or None, 0
+        of_method = {f"method.{name}": value for name, value in vars(self.method).items()}
         self.settings = {
-            "method": repr(self.method), "steps": steps, "lr": lr, "betas": betas,
-            "weight_decay": weight_decay, "warmup": warmup, "max_grad_norm": max_grad_norm,
-            "optimizer": options, "scaler": scaler is not None, **(settings or {}),
+            "method": type(self.method).__name__, **of_method, "steps": steps, "lr": lr,
+            "betas": betas, "weight_decay": weight_decay, "warmup": warmup,
+            "max_grad_norm": max_grad_norm, "optimizer": options, "scaler": scaler is not None,
+            **(settings or {}),
         }  # fmt: skip
 
     def _require_trained(self, optimizer: torch.optim.Optimizer) -> None:
@@ -115,6 +124,8 @@ class Run:
         if self.n == self.steps:
             raise RuntimeError(f"step {self.n + 1}: the run was made for steps={self.steps}")
         self.n += 1
+        if self._unheard is not None:
+            self._listen()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self.max_grad_norm is not None:
@@ -130,6 +141,27 @@ class Run:
         self.rate.step()
         self.optimizer.zero_grad()
         return events
+
+    def _listen(self) -> None:
+        """In the first steps: which adapters the loss does not reach. Such a one learns nothing, and
+        nobody would see."""
+        assert self._unheard is not None
+        for name, layer in list(self._unheard.items()):
+            parameters = [p for n, p in layer.named_parameters() if not n.startswith("base.")]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if any(gradient.any() for gradient in gradients):
+                del self._unheard[name]
+        self._listened += 1
+        if self._listened == LISTEN or self.n == self.steps:
+            if self._unheard:
+                warnings.warn(
+                    f"{len(self._unheard)} of {len(self.schedule.layers)} adapters got no gradient in "
+                    f"{self._listened} steps, the first on {next(iter(self._unheard))!r}: the loss does "
+                    "not depend on their layers, so that they learn nothing. Choose other "
+                    "target_modules (or give rarely used experts more steps)",
+                    stacklevel=3,
+                )
+            self._unheard = None
 
     # --- stopping and going on ---
 

@@ -57,7 +57,7 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
     path = Path(name)
     if path.is_dir():
         return _read_splits(path / "train.jsonl", path / "test.jsonl")
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         rows = read_rows(path)
         if len(rows) < 10:
             raise ValueError(
@@ -79,7 +79,12 @@ def read_rows(
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        # A line ends where the file says so: U+2028 and its like are part of a text.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: allowed is text in UTF-8: {error}") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

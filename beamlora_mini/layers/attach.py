@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from typing import Any
 
 from torch import nn
 
 from ..machine import progress_bar
-from . import frozen
 from .layer import AdapterLayer
+from .saving import mind_adapters
+from .targets import find_kept, find_targets, warn_passed_by
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -27,14 +26,19 @@ def unwrap(model: nn.Module) -> nn.Module:
 def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
     """Put `method`'s adapter on the linear layers it names, in place, and freeze all else.
 
-    `method.target_modules` is "all-linear" (every linear layer but the model's output head), a
-    list of name endings such as ["q_proj", "v_proj"], or one regular expression that must match
-    the whole module name. Returns {qualified name: layer}. A linear module that the model uses in
-    two places gets one adapter; modules that merely share a weight get one each.
+    `method.target_modules` is "all-linear" (every linear layer but the model's head), a list of
+    name endings such as ["q_proj", "v_proj"], or one regular expression that must match the whole
+    module name. Returns {qualified name: layer}. A linear module that the model uses in two places
+    gets one adapter; modules that merely share a weight get one each.
 
-    Raises ValueError if the model already has adapters, or if a target matches nothing (the
-    message names the closest modules), TypeError if it names a module that is not a linear layer.
-    Whatever raises, the model is as it was.
+    `method.modules_to_save` names modules that are trained whole beside the adapters, by their
+    endings, and `detach` does not undo that. With None it is the head that a task has put on a
+    transformers model (a classifier), which stays as trainable as it was: it may be new and random.
+
+    Warns where "all-linear" passes by a good part of the weights. Raises ValueError if the model
+    already has adapters, or if an entry matches nothing (the message names the closest modules) or
+    both gets an adapter and is to be trained whole, TypeError if it names a module that is not a
+    linear layer. Whatever raises, the model is as it was.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={type(model).__name__}: allowed is a torch.nn.Module, by itself")
@@ -54,7 +58,17 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
             f"model already has {len(present)} adapters, the first on {present[0]!r}: "
             "use detach(model) or merge_and_unload(model) before attaching again"
         )
-    targets = find_targets(model, method.target_modules)
+    kept = find_kept(model, method.modules_to_save)
+    spared = {**find_kept(model, None), **kept}
+    targets = find_targets(model, method.target_modules, tuple(spared))
+    whole = [p for module in kept.values() for p in module.parameters()]
+    if method.modules_to_save is not None:
+        _require_apart(targets, kept)
+    else:  # a target that lies in the head is meant
+        adapted = {p for module in targets.values() for p in module.parameters()}
+        whole = [p for p in whole if p.requires_grad and p not in adapted]
+    if method.target_modules == "all-linear":
+        warn_passed_by(model, targets, spared)
     flags = {p: p.requires_grad for p in model.parameters()}
     trainable = set(trainable_parameters(model))
     layers = {}
@@ -69,59 +83,24 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
             parameter.requires_grad_(flag)
         raise
     model.requires_grad_(False)
+    for parameter in whole:
+        parameter.requires_grad_(True)
     replace_modules(
-        model, {targets[name]: layer.train(model.training) for name, layer in layers.items()}
+        model, {targets[name]: la.train(targets[name].training) for name, la in layers.items()}
     )
+    mind_adapters()
     model.__dict__["_trainable_before_attach"] = trainable
     return layers
 
 
-def find_targets(model: nn.Module, target_modules: str | tuple[str, ...]) -> dict[str, nn.Module]:
-    """{qualified name: linear module} for a `target_modules` value; errors as in `attach`."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    inside = tuple(f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention))
-    linear = {
-        name: module
-        for name, module in modules.items()
-        # MultiheadAttention reads its projection's weight and never calls it.
-        if frozen.is_adaptable(module) and not (inside and name.startswith(inside))
-    }
-    if isinstance(target_modules, str):
-        if target_modules == "all-linear":
-            head = getattr(model, "get_output_embeddings", lambda: None)()
-            chosen = {name: module for name, module in linear.items() if module is not head}
-        else:
-            chosen = {n: m for n, m in linear.items() if re.fullmatch(target_modules, n)}
-        if not chosen:
-            raise ValueError(_no_match(target_modules, linear))
-        return chosen
-    chosen = {}
-    for target in target_modules:
-        named = [n for n in modules if n == target or n.endswith(f".{target}")]
-        if not named:
-            raise ValueError(_no_match(target, linear))
-        for name in named:
-            if name not in linear:
-                raise TypeError(
-                    f"target_modules entry {target!r} names {name!r}, a "
-                    f"{type(modules[name]).__name__}: allowed are {frozen.KINDS} "
-                    "outside MultiheadAttention"
-                )
-            chosen[name] = linear[name]
-    return {name: module for name, module in linear.items() if name in chosen}
-
-
-def _no_match(target: str, linear: dict[str, nn.Module]) -> str:
-    if not linear:
-        return f"target_modules={target!r}: the model has no linear layer that an adapter fits on"
-    endings = {name.rsplit(".", 1)[-1]: name for name in linear} | {name: name for name in linear}
-    near = difflib.get_close_matches(target, endings, n=3, cutoff=0.5) or sorted(
-        {name.rsplit(".", 1)[-1] for name in linear}
-    )
-    return (
-        f"target_modules={target!r} matches no linear layer: closest are {', '.join(near)}. "
-        'Allowed: "all-linear", a list of name endings, or a regular expression for whole names'
-    )
+def _require_apart(targets: dict[str, nn.Module], kept: dict[str, nn.Module]) -> None:
+    whole = {inner: name for name, module in kept.items() for inner in module.modules()}
+    for name, module in targets.items():
+        if module in whole:
+            raise ValueError(
+                f"modules_to_save: {whole[module]!r} is to be trained whole, and target_modules puts an "
+                f"adapter on {name!r} in it: allowed is one of the two"
+            )
 
 
 def replace_modules(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> None:

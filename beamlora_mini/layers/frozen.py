@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import prune, remove_weight_norm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -29,8 +30,9 @@ def is_conv1d(module: nn.Module) -> bool:
 
 
 def is_adaptable(module: nn.Module) -> bool:
-    """Exact types: a subclass may compute something else."""
-    return type(module) is nn.Linear or is_conv1d(module)
+    """Exact types: a subclass may compute something else. (MultiheadAttention's last projection has
+    a type of its own, and computes the same.)"""
+    return type(module) in (nn.Linear, NonDynamicallyQuantizableLinear) or is_conv1d(module)
 
 
 def is_readable(base: Any) -> bool:

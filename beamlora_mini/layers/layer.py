@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import frozen
 from .kernel import add_low_rank, low_rank_linear, without_autocast
+from .reading import WeightToRead
 
 
 class AdapterLayer(nn.Module):
@@ -88,6 +89,10 @@ class AdapterLayer(nn.Module):
         """y, the layer's output, after a look at it and at what the adapter saw."""
         return y
 
+    def observe_weight(self, weight: Tensor) -> Tensor:
+        """As `observe`, where the adapted weight is read and the layer not called."""
+        return weight
+
     # --- what follows from them ---
 
     def plain(self) -> tuple[Tensor, Tensor]:
@@ -135,9 +140,23 @@ class AdapterLayer(nn.Module):
     # --- W, merging, remembering ---
 
     @property
-    def weight(self) -> Tensor:
+    def frozen_weight(self) -> Tensor:
         """W as (out, in), whichever way round `base` stores it; the frozen one, merged or not."""
         return frozen.dense(self.base)
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in): the weight of a plain linear layer that does what this one does, W plus the
+        update, in W's dtype, for code that reads it instead of calling the layer. Its gradient
+        reaches the adapter; dropout is for calls alone."""
+        return self.read_weight() if torch.compiler.is_compiling() else WeightToRead.of(self)
+
+    def read_weight(self) -> Tensor:
+        """What `weight` stands for."""
+        if self.merged_weight is not None:
+            self._require_no_training()
+            return self.merged_weight
+        return self.observe_weight(self._with_update())
 
     @property
     def bias(self) -> Tensor | None:
@@ -148,14 +167,20 @@ class AdapterLayer(nn.Module):
         return next(self.base.parameters()).device
 
     def merged_forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        self._require_no_training()
+        return frozen.apply(self.base, x, weight)
+
+    def _require_no_training(self) -> None:
         if self.training and torch.is_grad_enabled():
             raise RuntimeError("the adapter is merged and can't train: call unmerge(model) first")
-        return frozen.apply(self.base, x, weight)
 
     @torch.no_grad()
     def merged(self) -> Tensor:
         """W + delta_weight() in W's dtype."""
-        weight = self.weight
+        return self._with_update()
+
+    def _with_update(self) -> Tensor:
+        weight = self.frozen_weight
         return (weight + self.delta_weight()).to(weight.dtype)
 
     def merge(self) -> None:
@@ -183,6 +208,13 @@ class AdapterLayer(nn.Module):
             if saved is not None and saved.shape != getattr(self, name).shape:
                 self.remember(name, torch.empty_like(saved, dtype=getattr(self, name).dtype))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A weight that is given to the layer is the base's: so transformers ties heads."""
+        if name in ("weight", "bias"):
+            setattr(self.base, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         return f"r={self.r}, scaling={self.scaling:g}, merged={self.merged_weight is not None}"

@@ -37,6 +37,12 @@ class WeightGradient:
         """y (..., out) as it is, once x (..., in) has gone in; the backward pass adds to the sum."""
         return _Watch.apply(y, x.detach(), self.see) if self.on and y.requires_grad else y
 
+    def look_at(self, weight: Tensor) -> Tensor:
+        """weight (out, in) as it is; the backward pass adds its gradient to the sum."""
+        if self.on and weight.requires_grad:
+            weight.register_hook(lambda gradient: self.see(gradient.clone()))
+        return weight
+
     def see(self, gradient: Tensor) -> None:
         gradient = gradient.to(self.dtype)
         self.total = gradient if self.total is None else self.total.add_(gradient)

@@ -6,6 +6,7 @@ where ranks change while it trains. Each has few hooks, and every hook a default
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..checks import require, require_number, require_whole
+from ..checks import plain, require, require_number, require_whole
 from ..events import RankEvent
 from ..layers import AdapterLayer, adapter_layers, unwrap
 
@@ -84,7 +85,8 @@ class Method:
     """Settings common to all methods; names and meanings are PEFT's.
 
     r: rank of the update; lora_alpha: its strength (the update is scaled by lora_alpha / r);
-    lora_dropout: chance to drop an input of the adapter, in training; target_modules: see `attach`.
+    lora_dropout: chance to drop an input of the adapter, in training; target_modules and
+    modules_to_save: see `attach`.
 
     Layer and Schedule: the classes of its layers and of its rank schedule.
     """
@@ -93,33 +95,39 @@ class Method:
     lora_alpha: float = 16
     lora_dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
+    modules_to_save: tuple[str, ...] | None = None
 
     Layer: ClassVar[type[AdapterLayer]] = AdapterLayer
     Schedule: ClassVar[type[RankSchedule]] = RankSchedule
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool):
+                require(isinstance(value, bool), field.name, value, "True or False")
+            object.__setattr__(self, field.name, plain(value))  # a sweep's come from NumPy
         require_whole("r", self.r, 1)
         require_number("lora_alpha", self.lora_alpha, "a finite number above 0", above=0)
         require_number("lora_dropout", self.lora_dropout, "a number in [0, 1)", least=0, below=1)
-        self._check_targets()
-
-    def _check_targets(self):
-        targets = self.target_modules
-        if isinstance(targets, str):
+        if isinstance(self.target_modules, str):
             try:
-                re.compile(targets)
+                re.compile(self.target_modules)
             except re.error as error:
                 raise ValueError(
-                    f"target_modules={targets!r} is no regular expression: {error}"
+                    f"target_modules={self.target_modules!r} is no regular expression: {error}"
                 ) from None
-            return
-        valid = isinstance(targets, list | tuple | set) and all(isinstance(t, str) for t in targets)
-        require(
-            valid and len(targets) > 0,
-            "target_modules", targets, "a string or a non-empty list of strings",
-        )  # fmt: skip
-        in_order = sorted(targets) if isinstance(targets, set) else targets
-        object.__setattr__(self, "target_modules", tuple(in_order))
+        else:
+            self._as_names("target_modules", "a string or a non-empty list of strings", 1)
+        if self.modules_to_save is not None:
+            self._as_names("modules_to_save", "None or a list of strings", 0)
+
+    def _as_names(self, argument: str, allowed: str, least: int) -> None:
+        """Make a list of names a tuple; a set in order."""
+        names = getattr(self, argument)
+        valid = isinstance(names, list | tuple | set) and all(isinstance(n, str) for n in names)
+        require(valid and len(names) >= least, argument, names, allowed)
+        in_order = sorted(names) if isinstance(names, set) else names
+        object.__setattr__(self, argument, tuple(in_order))
 
     # --- hooks ---
 

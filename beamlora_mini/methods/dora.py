@@ -33,7 +33,7 @@ class DoRALinear(LoRALinear):
 
     def start(self) -> None:
         super().start()
-        weight = self.weight.detach().to(self.factor_dtype)
+        weight = self.frozen_weight.detach().to(self.factor_dtype)
         norm = _root(weight.square().sum(1))
         self.magnitude = self.trained(norm)
         # Kept beside m, in m's dtype: however both are rounded later, m / ||V|| starts at one.
@@ -43,7 +43,7 @@ class DoRALinear(LoRALinear):
     def row_norm(self) -> Tensor:
         """(out,): ||V||, without forming B A:
         ||V||^2 = ||W||^2 + 2 s rowsum((W A^T) * B) + s^2 rowsum((B (A A^T)) * B)."""
-        s, weight = self.scaling, self.weight
+        s, weight = self.scaling, self.frozen_weight
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         A, B, start = (t.to(wide) for t in (self.lora_A, self.lora_B, self.initial_norm))
         with without_autocast(A.device.type):
@@ -70,8 +70,8 @@ class DoRALinear(LoRALinear):
 
     def delta_weight(self) -> Tensor:
         with without_autocast(self.device.type):
-            V = self.weight + self.scaling * (self.lora_B @ self.lora_A)
-        return (self.magnitude / self.row_norm())[:, None] * V - self.weight
+            V = self.frozen_weight + self.scaling * (self.lora_B @ self.lora_A)
+        return (self.magnitude / self.row_norm())[:, None] * V - self.frozen_weight
 
 
 def _root(squared: Tensor) -> Tensor:

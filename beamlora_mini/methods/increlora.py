@@ -61,6 +61,9 @@ class IncreLoRALinear(BlockLayer):
     def observe(self, y: Tensor, x: Tensor) -> Tensor:
         return self.gradient.look(y, x)
 
+    def observe_weight(self, weight: Tensor) -> Tensor:
+        return self.gradient.look_at(weight)
+
     @torch.no_grad()
     def take_score(self) -> Tensor:
         """How sensitive the loss is to this module's update dW: the sum of |dW * dL/d(dW)| over

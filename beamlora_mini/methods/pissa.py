@@ -47,7 +47,7 @@ class SplitLinear(AdapterLayer):
         shape = (self.out_features, self.in_features)
         allowed = f"an integer up to {most}, the smaller side of a weight {shape}"
         require(self.r <= most, "r", self.r, allowed)
-        U, S, Vh = self.part(self.weight.detach().to(self.factor_dtype))
+        U, S, Vh = self.part(self.frozen_weight.detach().to(self.factor_dtype))
         root = (S / self.scaling).sqrt()
         self.lora_A, self.lora_B = self.trained(root[:, None] * Vh), self.trained(U * root)
         self.remember("initial_A", self.lora_A.detach().clone())
@@ -75,7 +75,7 @@ class SplitLinear(AdapterLayer):
     @torch.no_grad()
     def residual(self) -> Tensor:
         """(out, in), in the adapter's dtype: what stays frozen, W - s B0 A0."""
-        return self.weight - self.scaling * (self.initial_B @ self.initial_A)
+        return self.frozen_weight - self.scaling * (self.initial_B @ self.initial_A)
 
 
 def warn_of_dropout(method: Method) -> None:

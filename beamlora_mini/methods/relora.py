@@ -69,7 +69,7 @@ class ReLoRALinear(LoRALinear):
     def _weight_of_this_round(self) -> Tensor:
         # Made whenever it is needed, be it in inference_mode: and kept for training.
         with torch.inference_mode(False), torch.no_grad(), without_autocast(self.device.type):
-            return self.weight + self.scaling * (self.rounds_B @ self.rounds_A)
+            return self.frozen_weight + self.scaling * (self.rounds_B @ self.rounds_A)
 
     def plain(self) -> tuple[Tensor, Tensor]:
         A, B = super().plain()

@@ -12,7 +12,7 @@ def test_gpt2_conv1d():
     layers = bl.attach(model, bl.LoRA(r=4))
     assert len(layers) == 2 * 4
     layer = layers["transformer.h.0.attn.c_attn"]
-    assert layer.weight.shape == (96, 32) and layer.lora_A.shape == (4, 32)
+    assert layer.frozen_weight.shape == (96, 32) and layer.lora_A.shape == (4, 32)
     close(model(IDS).logits, before, 1e-6)
     randomize_(model)
     adapted = model(IDS).logits

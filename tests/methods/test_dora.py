@@ -73,7 +73,7 @@ def test_dora_on_the_model_against_peft_and_five_steps(tiny):
 def test_dora_row_norm_is_that_of_the_whole_matrix():
     layer = bl.attach(net(), bl.DoRA(r=R, lora_alpha=ALPHA))["0"]
     nn.init.normal_(layer.lora_B)
-    V = layer.weight + layer.scaling * layer.lora_B @ layer.lora_A
+    V = layer.frozen_weight + layer.scaling * layer.lora_B @ layer.lora_A
     close_in_size(layer.row_norm(), V.norm(dim=1), 1e-6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         close_in_size(layer.row_norm(), V.norm(dim=1), 1e-6)
@@ -86,7 +86,7 @@ def test_dora_scales_the_product_and_not_the_bias():
     with torch.no_grad():
         layer.magnitude *= 3
     close_in_size(layer(x), 3 * product + layer.bias, 1e-6)
-    close_in_size(layer.delta_weight(), 2 * layer.weight, 1e-6)
+    close_in_size(layer.delta_weight(), 2 * layer.frozen_weight, 1e-6)
 
 
 def test_dora_with_a_row_of_zeros_stays_finite_and_learns():

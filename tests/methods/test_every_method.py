@@ -27,7 +27,7 @@ def test_starts_from_the_base_function_and_gives_the_base_back(method):
     layers = bl.attach(model, method)
     close_in_size(model(x), before, 1e-6)
     for layer in layers.values():
-        close_in_size(layer.delta_weight(), torch.zeros_like(layer.weight), 1e-6)
+        close_in_size(layer.delta_weight(), torch.zeros_like(layer.frozen_weight), 1e-6)
     move_(model)
     restart_(model)
     move_(model)

@@ -24,14 +24,14 @@ def test_pissa_against_peft(tiny, niter):
     for name, layer in bl.attach(model, bl.PiSSA(r=R, lora_alpha=ALPHA, niter=niter)).items():
         theirs = twin.base_model.model.get_submodule(name)
         if niter is not None:  # once more, from W and with our random directions
-            theirs.base_layer.weight.data = layer.weight.detach().clone()
+            theirs.base_layer.weight.data = layer.frozen_weight.detach().clone()
             torch.manual_seed(0)
             theirs.pissa_init("default", init)
         product = layer.scaling * layer.lora_B @ layer.lora_A
         close_in_size(product, theirs.get_delta_weight("default"), 1e-5)
         close_in_size(layer.residual, theirs.weight, 1e-5)
-        close_in_size(layer.residual + product, layer.weight, 1e-6)
-        close_in_size(theirs.weight + theirs.get_delta_weight("default"), layer.weight, 1e-6)
+        close_in_size(layer.residual + product, layer.frozen_weight, 1e-6)
+        close_in_size(theirs.weight + theirs.get_delta_weight("default"), layer.frozen_weight, 1e-6)
 
 
 def test_pissa_has_pefts_gradients(tiny):
@@ -86,7 +86,7 @@ def test_milora_is_the_minor_part_and_pissa_the_principal_one():
             values = singular[name]
             close_in_size(torch.linalg.svdvals(product)[:R], values[part], 1e-5)
             close_in_size(product.norm(), values[part].norm(), 1e-5)
-            close_in_size(layer.residual + product, layer.weight, 1e-6)
+            close_in_size(layer.residual + product, layer.frozen_weight, 1e-6)
             close_in_size(layer.rank_importance() * layer.scaling, values[part], 1e-5)
         bl.detach(model)
     U, S, Vh = minor_part(model[0].weight, 24)  # all there are: the whole weight

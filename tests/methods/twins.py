@@ -36,10 +36,10 @@ def loralib_twin(model, adapted, **settings):
     for name, layer in bl.adapter_layers(adapted).items():
         theirs = loralib.Linear(
             layer.in_features, layer.out_features, merge_weights=False,
-            bias=layer.bias is not None, dtype=layer.weight.dtype, **settings,
+            bias=layer.bias is not None, dtype=layer.frozen_weight.dtype, **settings,
         )  # fmt: skip
         with torch.no_grad():
-            theirs.weight.copy_(layer.weight)
+            theirs.weight.copy_(layer.frozen_weight)
             theirs.lora_A.copy_(layer.lora_A)
             theirs.lora_B.copy_(layer.lora_B)
             if layer.bias is not None:

@@ -1,0 +1,1 @@
+"""Out into the world: the formats and tools that others use."""
