@@ -9,6 +9,8 @@ and the start that `fit` would give it, and a `Run` of its own.
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .batches import collate, device_of, in_mode, plan_batches, tokenizer_of
+from .batches import Room, collate, device_of, in_mode, padding_id, plan_batches, tokenizer_of
 from .checks import require, require_whole
 from .events import RankEvent
-from .layers import AdapterLayer, attach
+from .layers import AdapterLayer, attach, trainable_parameters
 from .layers.attach import replace_modules
 from .loss import token_losses
 from .machine import progress_bar
@@ -44,12 +46,13 @@ class Trial:
 @dataclass
 class Outcome:
     """What came of a trial: its model, which shares the frozen weights; losses, one a step; events
-    of its schedule."""
+    of its schedule; the step at which its loss was no longer finite, since when it stands still."""
 
     trial: Trial
     model: nn.Module
     losses: list[float] = field(default_factory=list)
     events: list[RankEvent] = field(default_factory=list)
+    diverged: int | None = None
 
 
 class SideBySide(nn.Module):
@@ -95,6 +98,7 @@ def fit_many(
     warmup: float = 0.05,
     max_grad_norm: float | None = 1.0,
     tokenizer: Tokenizer | None = None,
+    max_length: int | None = None,
     progress: bool = True,
 ) -> list[Outcome]:
     """Run all trials side by side on `model`, whose weights they share and which is frozen by it.
@@ -104,8 +108,10 @@ def fit_many(
     as in `fit`, whose losses each trial reproduces but for the order of sums (and for dropout inside
     the frozen model itself, which draws once for all). Uses the memory of S batches.
 
-    Raises ValueError for dropout or an empty list, TypeError for a method without `plain`; then nothing
-    has changed.
+    A trial whose loss is not finite is named in a warning and stops; the others go on.
+
+    Raises ValueError for dropout, `modules_to_save` or an empty list, and for rows as `fit` does,
+    TypeError for a method without `plain`; then nothing has changed.
     """
     require(len(trials) > 0, "trials", trials, "a non-empty list")
     require_whole("steps", steps, 1)
@@ -117,6 +123,9 @@ def fit_many(
         dropout = trial.method.lora_dropout
         require(dropout == 0, "lora_dropout", dropout, "0 in fit_many; use fit")
     tokenizer, rows = tokenizer_of(model, tokenizer), split_of(task, "train")
+    room = Room.of(model)
+    room.check_max_length(max_length)
+    pad = padding_id(tokenizer, room)
     shared = {id(p): p for p in model.parameters()}
     flags = {p: p.requires_grad for p in model.parameters()}
     outcomes, plans, runs = [], [], []
@@ -124,9 +133,16 @@ def fit_many(
         for trial in trials:
             own = copy.deepcopy(model, dict(shared)).train()
             torch.manual_seed(trial.seed)
-            plans.append(plan_batches(rows, tokenizer, steps, batch_size, trial.seed))
+            plan = plan_batches(rows, tokenizer, steps, batch_size, trial.seed, room, max_length)
+            plans.append(plan)
             layer, *_ = attach(own, trial.method).values()
             own.__dict__["_trainable_before_attach"] = set()  # the weights are not its own
+            if any(id(p) in shared for p in trainable_parameters(own).values()):
+                saved = trial.method.modules_to_save
+                raise ValueError(
+                    f"modules_to_save={saved!r}: allowed are none in fit_many, whose trials share all "
+                    "but their adapters; use fit"
+                )
             layer.plain()
             plainly = (AdapterLayer.forward, AdapterLayer.adapter_input)
             if (type(layer).forward, type(layer).adapter_input) != plainly:
@@ -146,14 +162,22 @@ def fit_many(
     ):
         for n in range(steps):
             examples = [example for plan in plans for example in plan[n]]
-            batch = collate(examples, tokenizer.pad_token_id, device_of(model))
+            batch = collate(examples, pad, device_of(model))
             by_token, counted = token_losses(together, batch)
             of_trial = (len(trials), -1)
             losses = by_token.view(of_trial).sum(1) / counted.view(of_trial).sum(1)
             sum((run.loss() for run in runs), start=losses.sum()).backward()
             for run, outcome, loss in zip(runs, outcomes, losses.tolist()):
                 outcome.losses.append(loss)
-                outcome.events += run.update()
+                if outcome.diverged is None and not math.isfinite(loss):
+                    outcome.diverged = n + 1
+                    warnings.warn(
+                        f"step {n + 1}: the loss of {outcome.trial} is {loss}", stacklevel=2
+                    )
+                if outcome.diverged is None:
+                    outcome.events += run.update()
+                else:
+                    run.optimizer.zero_grad()
             bar.update()
     for outcome in outcomes:
         outcome.model.train(model.training)

@@ -1,6 +1,7 @@
 """Stop and resume: a run that went on is the run that did not stop; another run is refused."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_foreign_and_damaged_checkpoints_change_nothing(tiny, task, tmp_path):
     bl.fit(model, task, method=bl.LoRA(r=2), checkpoint_dir=tmp_path, **run)
     bl.attach(other, bl.LoRA(r=3))
     resume = {"checkpoint_dir": tmp_path, "resume": True}
-    with pytest.raises(ValueError, match=r"method=.LoRA\(r=3"):
+    with pytest.raises(ValueError, match=r"method\.r=3: .*method\.r=2"):
         bl.fit(other, task, **run, **resume)
     shorter = copy.deepcopy(tiny[0])
     bl.detach(shorter)
@@ -69,8 +70,8 @@ def test_relora_resumes_over_restarts(tiny, tmp_path, crash_and_resume, reset):
     state = whole.state_dict()
     assert all(torch.equal(t, state[n]) for n, t in resumed.state_dict().items())
     other = copy.deepcopy(tiny[0])
-    with pytest.raises(ValueError, match=r"method=.ReLoRA\(.*merge_every=4"):
-        longer = bl.ReLoRA(r=2, merge_every=4, restart_warmup=1)
+    with pytest.raises(ValueError, match=r"method\.merge_every=4"):
+        longer = dataclasses.replace(method, merge_every=4)
         bl.fit(other, task, method=longer, checkpoint_dir=tmp_path, resume=True, **run)
     assert not bl.adapter_layers(other)
 

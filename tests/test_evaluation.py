@@ -1,5 +1,8 @@
 """evaluate: which answers count, and that a batch changes none of them."""
 
+import copy
+import random
+
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -46,3 +49,65 @@ def test_exact_match_counts_right_answers(tiny):
     with pytest.raises(ValueError, match="limit=0"):
         bl.evaluate(model, rows, limit=0)
     assert bl.evaluate(model, DatasetDict(test=rows), progress=False) == result
+
+
+HOSTILE = {
+    "penalty": {"repetition_penalty": 5.0},
+    "no repeats": {"no_repeat_ngram_size": 1},
+    "beams": {"num_beams": 3, "length_penalty": 4.0},
+    "sampling": {"do_sample": True, "temperature": 9.0},
+    "a minimum": {"min_new_tokens": 6},
+    "another end": {"eos_token_id": 30},
+    "no end": {"eos_token_id": None},
+    "forced": {"forced_eos_token_id": 7},
+    "suppressed": {"suppress_tokens": [20, 21, 22]},
+    "a short length": {"max_length": 4},
+    "words": {"bad_words_ids": [[21]]},
+    "a cache": {"use_cache": False},
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_the_generation_config_has_no_say(tiny, task, fault):
+    model, _ = tiny
+    wanted = bl.evaluate(model, task, limit=40, progress=False)
+    for name, value in HOSTILE[fault].items():
+        setattr(model.generation_config, name, value)
+    users = model.generation_config
+    assert bl.evaluate(model, task, limit=40, progress=False) == wanted
+    assert model.generation_config is users
+
+
+def test_what_fit_teaches_as_the_end_ends_an_answer(tiny):
+    """Copying, which the model can do, with another token at the end than its config names."""
+    model, tokenizer = copy.deepcopy(tiny[0]), copy.deepcopy(tiny[1])
+    tokenizer.eos_token = "C"
+    letters = random.Random(0)
+    words = ["".join(letters.choices("abcdefgh", k=4)) for _ in range(300)]
+    rows = Dataset.from_dict({"prompt": [f"C {word}=" for word in words], "answer": words})
+    bl.fit(
+        model, rows.select(range(200)), method=bl.LoRA(r=8), steps=60, lr=4e-3, tokenizer=tokenizer,
+        progress=False,
+    )  # fmt: skip
+    test, settings = rows.select(range(200, 300)), {"max_new_tokens": 8, "progress": False}
+    assert bl.evaluate(model, test, tokenizer=tokenizer, **settings)["exact_match"] > 0.8
+    assert bl.evaluate(model, test, **settings)["exact_match"] < 0.2
+    answers = generate_answers(model, test["prompt"], tokenizer=tokenizer, **settings)
+    assert sum("C" in answer for answer in answers) == 0
+
+
+def test_batch_size_and_order_change_nothing(tiny, task):
+    model, _ = tiny
+    rows = task["test"].select(range(60))
+    wanted = bl.evaluate(model, rows, progress=False)
+    turned = rows.select(list(reversed(range(60))))
+    for data, size in ((rows, 1), (rows, 7), (turned, 64), (turned, 13)):
+        found = bl.evaluate(model, data, batch_size=size, progress=False)
+        assert found["exact_match"] == wanted["exact_match"]
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["batch_size", "max_new_tokens"])
+def test_bad_settings_are_refused_by_name(tiny, argument):
+    with pytest.raises(ValueError, match=f"{argument}=0"):
+        generate_answers(tiny[0], ["1"], **{argument: 0})

@@ -2,12 +2,14 @@
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
 from datasets import Dataset
 
 import beamlora_mini as bl
+from beamlora_mini.loss import answer_loss
 from tests.helpers import RUN, adapter_state, equal
 
 
@@ -85,3 +87,41 @@ def test_nothing_to_train_no_tokenizer_and_wrong_tasks_are_refused(tiny, task):
     del model.tokenizer
     with pytest.raises(ValueError, match="tokenizer"):
         bl.evaluate(model, task)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, task, monkeypatch, step):
+    model, _ = tiny
+    calls = []
+
+    def broken(model, batch):
+        calls.append(1)
+        return answer_loss(model, batch) * (float("nan") if len(calls) == step else 1)
+
+    monkeypatch.setattr(sys.modules["beamlora_mini.fit"], "answer_loss", broken)
+    words = rf"step {step}: the loss is nan .*first prompt is '\d+-\d+='.*Lower lr=0.004"
+    with pytest.raises(FloatingPointError, match=words):
+        bl.fit(model, task, method=bl.LoRA(r=2), steps=4, **RUN)
+    # What has been learned so far is not thrown away.
+    assert len(bl.adapter_layers(model)) == (0 if step == 1 else 28)
+    assert all(p.isfinite().all() for p in model.parameters()) and not model.training
+
+
+def test_what_fails_in_the_first_step_leaves_the_model_as_it_was(tiny, task, monkeypatch):
+    model, _ = tiny
+    before, modes = adapter_state(model), [m.training for m in model.modules()]
+
+    def broken(model, batch):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(sys.modules["beamlora_mini.fit"], "answer_loss", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        bl.fit(model, task, method=bl.BeamLoRA(r=2), steps=60, **RUN)
+    assert not bl.adapter_layers(model) and equal(adapter_state(model), before)
+    assert [m.training for m in model.modules()] == modes
+
+
+def test_a_wrong_history_is_refused_first(tiny, task):
+    with pytest.raises(ValueError, match="history=5: allowed is None or a RankHistory"):
+        bl.fit(tiny[0], task, method=bl.LoRA(), steps=2, history=5, **RUN)
+    assert not bl.adapter_layers(tiny[0])

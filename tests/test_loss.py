@@ -32,3 +32,12 @@ def test_a_model_without_logits_to_keep_has_the_same_loss(tiny):
     model, tokenizer = tiny
     batch = collate([([5, 6, 7], [8, 9]), ([5], [6])], tokenizer.pad_token_id, model.device)
     torch.testing.assert_close(answer_loss(Plain(model), batch), answer_loss(model, batch))
+
+
+def test_without_labels_the_loss_is_nothing_and_so_is_its_gradient(tiny):
+    model, tokenizer = tiny
+    batch = collate([([5, 6, 7], [8, 9]), ([5], [6])], tokenizer.pad_token_id, model.device)
+    loss = answer_loss(model, batch | {"labels": torch.full_like(batch["labels"], -100)})
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)

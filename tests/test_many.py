@@ -1,6 +1,7 @@
 """Runs side by side are the runs that `fit` makes one by one."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ def test_other_dtypes(dtype):
             "lora_dropout=0.1: allowed is 0 in fit_many",
         ),
         ([Trial(bl.LoRA(r=2), 0.0)], "lr=0.0"),
+        ([Trial(bl.LoRA(r=2, modules_to_save=["norm"]), 1e-3)], r"modules_to_save=\('norm',\)"),
         ([Trial(bl.LoRA(r=2), 1e-3), Trial(bl.PiSSA(r=200), 1e-3)], "r=200"),
     ],
 )
@@ -127,3 +129,14 @@ def test_a_layer_with_a_forward_of_its_own_does_not_run_beside_others(tiny):
     with pytest.raises(TypeError, match=r"method=.*Loud\(.*does more than add factors"):
         fit_many(tiny[0], "subtraction", [Trial(Loud(r=2), 1e-3)], **SETTINGS)
     assert all(p.requires_grad for p in tiny[0].parameters())
+
+
+def test_a_trial_that_diverges_stops_alone_and_is_named(tiny):
+    calm = Trial(bl.LoRA(r=2), 4e-3)
+    (alone,) = fit_many(tiny[0], "subtraction", [calm], **SETTINGS)
+    wild = Trial(bl.LoRA(r=2), 1e25)
+    with pytest.warns(UserWarning, match=r"the loss of Trial\(.*lr=1e\+25.* is nan"):
+        wild, calm = fit_many(tiny[0], "subtraction", [wild, calm], **SETTINGS)
+    assert calm.losses == pytest.approx(alone.losses, rel=1e-3) and calm.diverged is None
+    first = next(n for n, loss in enumerate(wild.losses, start=1) if not math.isfinite(loss))
+    assert wild.diverged == first and len(wild.losses) == SETTINGS["steps"]

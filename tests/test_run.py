@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import beamlora_mini as bl
 from beamlora_mini.batches import collate, plan_batches
 from beamlora_mini.loss import answer_loss
+from tests.helpers import net
 
 RUN = {"steps": 12, "lr": 4e-3, "batch_size": 8, "progress": False}
 METHODS = {
@@ -217,7 +219,8 @@ def begun(loaded_tiny, tmp_path_factory):
 @pytest.mark.parametrize("name", OTHER)
 def test_another_setting_is_refused_by_its_name(tiny, begun, name):
     model, _ = tiny
-    with pytest.raises(ValueError, match=rf"^{name}=.*begun with {name}="):
+    said = "method.temperature" if name == "method" else name
+    with pytest.raises(ValueError, match=rf"^{said}=.*begun with {said}="):
         bl.fit(model, "subtraction", resume=True, **begun | {name: OTHER[name]})
     assert not bl.adapter_layers(model) and all(p.requires_grad for p in model.parameters())
 
@@ -260,3 +263,51 @@ def test_a_bool_is_no_number(tiny):
     ):
         with pytest.raises(ValueError, match=r"=(True|False): allowed is"):
             make()
+
+
+# --- adapters that nobody hears ---
+
+
+class PartlyUsed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused, self.cut = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        return self.used(x) + self.cut(x).detach()
+
+
+@every_method
+def test_adapters_without_a_gradient_are_named_after_the_first_steps(method):
+    model = PartlyUsed()
+    bl.attach(model, method)
+    run = bl.Run(model, steps=12, lr=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            model(torch.randn(4, 8)).square().sum().backward()
+            run.update()
+    model(torch.randn(4, 8)).square().sum().backward()
+    with pytest.warns(UserWarning, match="2 of 3 adapters got no gradient in 3 steps.*'unused'"):
+        run.update()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(torch.randn(4, 8)).square().sum().backward()
+        run.update()  # once is enough
+
+
+@every_method
+def test_fit_says_nothing_where_all_adapters_learn(tiny, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bl.fit(
+            tiny[0], "subtraction", method=method, lr=1e-3, steps=12, batch_size=2, progress=False
+        )
+
+
+@pytest.mark.parametrize("betas", [0.9, (0.9,), (0.9, 1.0), ("a", "b"), (0.9, float("nan"))])
+def test_betas_are_two_numbers_below_one(betas):
+    model = net()
+    bl.attach(model, bl.LoRA(r=2))
+    with pytest.raises(ValueError, match="betas="):
+        bl.Run(model, steps=3, lr=1e-3, betas=betas)

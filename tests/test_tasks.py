@@ -68,3 +68,35 @@ def test_gsm8k_from_a_folder_and_without_a_network(tmp_path):
     assert task["train"][2] == {"prompt": "q2", "answer": "#### 2"} and len(task["test"]) == 1
     with pytest.raises(OSError, match="name a folder"):
         tasks.load_task("gsm8k")
+
+
+FILES = {
+    "a byte-order mark": ("utf-8-sig", "\n", "all.jsonl"),
+    "CRLF": ("utf-8", "\r\n", "all.jsonl"),
+    "an old Mac's": ("utf-8", "\r", "all.jsonl"),
+    "upper case": ("utf-8", "\n", "ALL.JSONL"),
+    "all at once": ("utf-8-sig", "\r\n", "All.JsonL"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "ä"])
+def test_json_lines_as_people_have_them(tmp_path, kind, inside):
+    encoding, end, name = FILES[kind]
+    rows = [{"prompt": f"p{inside}{i}", "answer": f"a{i}{inside}"} for i in range(20)]
+    lines = [json.dumps(row, ensure_ascii=False) + end for row in rows]
+    (tmp_path / name).write_bytes("".join(lines).encode(encoding))
+    task = bl.load_task(tmp_path / name)
+    read = [*task["train"], *task["test"]]
+    assert sorted(read, key=str) == sorted(rows, key=str)
+
+
+def test_line_numbers_count_lines_and_other_encodings_are_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = json.dumps({"prompt": "a\u2028b", "answer": "c"}, ensure_ascii=False)
+    path.write_text(f"{row}\n\n{row}\nnot json\n", encoding="utf-8-sig")
+    with pytest.raises(ValueError, match="line 4"):
+        bl.load_task(path)
+    path.write_bytes(f"{row}\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"rows\.jsonl: allowed is text in UTF-8"):
+        bl.load_task(path)

@@ -130,11 +130,3 @@ def test_one_module_in_two_places_gets_one_adapter():
     assert model["first"] is model["second"][0] is layers["first"]
     bl.detach(model)
     assert model["first"] is shared and model["second"][0] is shared
-
-
-def test_multihead_attention_is_left_out_and_refused_by_name():
-    model = nn.TransformerEncoderLayer(8, 2, 16)
-    assert list(bl.attach(model, bl.LoRA(r=2))) == ["linear1", "linear2"]
-    bl.detach(model)
-    with pytest.raises(TypeError, match="MultiheadAttention"):
-        bl.attach(model, bl.LoRA(r=2, target_modules=["out_proj"]))
