@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -33,13 +34,15 @@ def save(folder: str | Path, run: Run, log: History, history: RankHistory | None
 
 
 def load(folder: str | Path, run: Run, log: History, history: RankHistory | None = None) -> None:
-    """Put a saved run's state into `run`, `log` and `history`; without a checkpoint nothing happens.
+    """Put a saved run's state into `run`, `log` and `history`; without a checkpoint nothing happens
+    but a warning.
 
     Raises ValueError, with nothing changed, if the file is not a whole checkpoint or is one of
     another model or of other settings.
     """
     path = Path(folder) / FILE
     if not path.is_file():
+        warnings.warn(f"resume=True: there is no {path}: the run starts anew", stacklevel=3)
         return
     try:
         with torch.serialization.safe_globals([RankEvent]):

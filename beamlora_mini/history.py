@@ -110,6 +110,7 @@ class RankHistory:
         """
         import pandas as pd
 
+        self._require_recorded()
         first = {module: list(range(len(values))) for module, values in self.importance[0].items()}
         ancestors = {module: list(ranks) for module, ranks in first.items()}
         blocks = {self.steps[0]: ancestors}
@@ -134,6 +135,12 @@ class RankHistory:
         ]
         return pd.DataFrame(rows, columns=["step", "module", "rank", "ancestor"])
 
+    def _require_recorded(self) -> None:
+        if not self.steps:
+            raise ValueError(
+                "history: nothing is recorded: call record(model, step), or give it to fit"
+            )
+
     def state_dict(self) -> dict:
         kept = {key: value for key, value in vars(self).items() if key != "every"}
         return kept | {"info": json.dumps(self.info, default=str)}
@@ -149,6 +156,7 @@ class RankHistory:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self._require_recorded()
         importance = self.to_pandas().rename(columns={"importance": "value"})
         loss = self.to_pandas("loss").rename(columns={"loss": "value"}).assign(what="loss")
         events = self.to_pandas("events").rename(columns={"kind": "what", "slot": "rank"})

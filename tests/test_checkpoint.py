@@ -154,3 +154,10 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path):
         assert torch.equal(layer.lora_A, other.lora_A) and torch.equal(layer.scores, other.scores)
     assert second.to_pandas().equals(record.to_pandas())
     assert second.lineage().equals(record.lineage())
+
+
+def test_to_resume_from_nothing_is_told(tiny, task, tmp_path):
+    with pytest.warns(UserWarning, match=r"resume=True: there is no .*checkpoint\.pt: .*anew"):
+        bl.fit(
+            tiny[0], task, method=bl.LoRA(r=2), steps=1, checkpoint_dir=tmp_path, resume=True, **RUN
+        )

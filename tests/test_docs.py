@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 
 import beamlora_mini as bl
 
@@ -33,6 +34,10 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     exec(first, names)
     assert names["history"].losses and not bl.adapter_layers(names["model"])
     ids = torch.arange(1, 21).reshape(2, 10)
+    kept = AutoModelForCausalLM.from_pretrained("merged")
+    torch.testing.assert_close(kept(ids).logits, names["model"](ids).logits)
+    adapted = AutoModelForCausalLM.from_pretrained("adapter")
+    torch.testing.assert_close(adapted(ids).logits, kept(ids).logits, rtol=1e-4, atol=1e-4)
     names["batches"] = [{"input_ids": ids, "labels": ids}] * 6
     exec(own_loop, names)
     assert names["run"].n == 6 and bl.RankHistory.load("run.parquet").steps == [1, 2, 3, 4, 5, 6]

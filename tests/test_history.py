@@ -92,3 +92,10 @@ def test_a_history_of_growth_is_saved_and_has_its_lineage(tiny, tmp_path):
     late = bl.RankHistory(every=5)  # first recorded when some have grown
     late.events, late.steps, late.importance = history.events, [10, 30], history.importance[2::4]
     assert len(late.importance) == 2 and len(late.lineage().query("step == step.max()")) == 56
+
+
+def test_an_empty_history_says_so(tmp_path):
+    for use in (bl.RankHistory().lineage, lambda: bl.RankHistory().save(tmp_path / "x.parquet")):
+        with pytest.raises(ValueError, match="nothing is recorded"):
+            use()
+    assert not (tmp_path / "x.parquet").exists()

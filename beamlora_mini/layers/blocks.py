@@ -47,6 +47,11 @@ class BlockLayer(AdapterLayer):
 
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """(A (r + k, in), B (out, r + k), E (r + k,)): all components, the reserve last."""
+        if self.blocks_A[0].is_meta:
+            raise ValueError(
+                f"{type(self.method).__name__}: the blocks of an adapter are not in memory: allowed is a "
+                "model that is not offloaded (accelerate does not look into a layer's lists)"
+            )
         A, B, E = map(list, (self.blocks_A, self.blocks_B, self.blocks_E))
         return torch.cat(A), torch.cat(B, dim=1), torch.cat(E)
 

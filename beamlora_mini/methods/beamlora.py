@@ -9,6 +9,7 @@ half a period ago, so that the twins differ and can part.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -66,6 +67,12 @@ class BeamSchedule(RankSchedule):
         self.lag = method.period // 2 if method.snapshot_lag is None else method.snapshot_lag
         self.end_step = method.end_step or max(1, 2 * total_steps // 3)
         self.snapshot: Snapshot | Any = None
+        if not any(self.is_event(n) for n in range(method.period, total_steps, method.period)):
+            warnings.warn(
+                f"period={method.period}, first_event={method.first_event}: no event falls into "
+                f"total_steps={total_steps} (the last one leaves a period after it): no rank is pruned",
+                stacklevel=5,
+            )
 
     def is_event(self, n: int) -> bool:
         """Whether ranks are pruned and expanded after step n."""
@@ -221,6 +228,11 @@ class BeamLoRA(Method):
         require_choice("scope", self.scope, ("global", "module"))
         require_choice("pairing", self.pairing, ("sorted", "random"))
         require_choice("share", self.share, ("mean", "preserve"))
+        try:
+            torch.device("cpu" if self.snapshot_device is None else self.snapshot_device)
+        except RuntimeError as error:
+            allowed = f"None or a device: {str(error).splitlines()[0]}"
+            require(False, "snapshot_device", self.snapshot_device, allowed)
 
     @classmethod
     def as_published(cls, **settings) -> BeamLoRA:

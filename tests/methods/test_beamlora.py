@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import warnings
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 import beamlora_mini as bl
 from beamlora_mini import ranks
-from tests.helpers import RUN, close
+from tests.helpers import RUN, adamw, close, net
 
 
 @pytest.mark.parametrize("r", [3, 8, 49])
@@ -266,3 +267,19 @@ def test_a_missed_step_is_told(tiny, beam):
     with pytest.raises(ValueError, match="state"):
         schedule.load_state_dict({"snapshots": 1})
     assert ranks.take_snapshot(tiny[0], schedule.optimizer).tensors.keys() == schedule.layers.keys()
+
+
+def test_a_run_too_short_for_an_event_is_told():
+    model = net()
+    method = bl.BeamLoRA(r=2, period=50)
+    bl.attach(model, method)
+    with pytest.warns(UserWarning, match=r"period=50, .*no event falls into total_steps=99"):
+        method.schedule(model, adamw(model), 99)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.schedule(model, adamw(model), 100)
+
+
+def test_snapshots_go_to_a_device():
+    with pytest.raises(ValueError, match="snapshot_device='gpu': allowed is None or a device"):
+        bl.BeamLoRA(snapshot_device="gpu")

@@ -1,0 +1,58 @@
+"""A reader runs a training cell again: it ends as it did the first time, and so does all after it."""
+
+import configparser
+import re
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.test_notebooks import ROOT, every_notebook, read, text
+
+TRAINS = re.compile(
+    r"\bfit(_many)?\(|\.backward\(|\b(attach|detach|merge|merge_and_unload|Run)\(|\.(update|step)\("
+    r"|expand_ranks_"
+)
+
+
+def sanitized(value: str) -> str:
+    rules = configparser.ConfigParser()
+    rules.read(ROOT / "tests" / "nbval_sanitize.cfg")
+    for name in rules.sections():
+        value = re.sub(rules[name]["regex"], rules[name]["replace"], value)
+    return value
+
+
+def said(outputs) -> list[str]:
+    """What nbval compares, but for pictures: what was printed in one piece, and what was shown."""
+    streams = [o for o in outputs if o.output_type == "stream" and o.name == "stdout"]
+    parts = ["".join(text(stream.text) for stream in streams)]
+    for output in outputs:
+        if output.output_type in ("execute_result", "display_data"):
+            parts += [
+                text(output.data[kind])
+                for kind in ("text/plain", "text/html")
+                if kind in output.data
+            ]
+    return [sanitized(part) for part in parts]
+
+
+@every_notebook
+def test_training_cells_run_twice_end_as_when_run_once(path):
+    notebook = read(path)
+    wanted = [said(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
+    cells, last = [], []  # the place of each cell's last run
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cells += [nbformat.v4.new_code_cell(cell.source)] * (
+                2 if TRAINS.search(cell.source) else 1
+            )
+            last.append(len(cells) - 1)
+    if len(cells) == len(last):
+        pytest.skip("no cell of it trains")
+    notebook.cells = [nbformat.from_dict(dict(cell)) for cell in cells]
+    folder = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
+    for place, before in zip(last, wanted):
+        cell = notebook.cells[place]
+        assert said(cell.outputs) == before, cell.source
