@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .checks import require, require_whole
+from .checks import is_unicode, require, require_whole
 from .layers import unwrap
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class Room:
         config = getattr(inner, "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         embeddings = getattr(inner, "get_input_embeddings", lambda: None)()
+        positions = getattr(text, "max_position_embeddings", None)
         return cls(
-            getattr(text, "max_position_embeddings", None),
+            positions if positions is None or positions > 0 else None,  # -1 where there is no limit
             getattr(embeddings, "num_embeddings", None),
         )
 
@@ -120,9 +121,11 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[in
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
-    in_front = _put_in_front(tokenizer)
-    encoded = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-    encoded = [in_front + ids for ids in encoded]
+    encoded = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
+    some = next((i for i, ids in enumerate(encoded) if ids), None)
+    if some is not None:
+        in_front = _put_in_front(tokenizer, prompts[some], encoded[some])
+        encoded = [in_front + ids for ids in encoded]
     if not all(encoded):
         starts = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         start = next((token for token in starts if token is not None), None)
@@ -135,10 +138,9 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[in
     return encoded
 
 
-def _put_in_front(tokenizer: Tokenizer) -> list[int]:
-    """The tokens that a tokenizer puts before a text of its own accord."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed = tokenizer("a")["input_ids"]
+def _put_in_front(tokenizer: Tokenizer, text: str, bare: list[int]) -> list[int]:
+    """The tokens that a tokenizer of its own accord puts before `text`, whose ids are `bare`."""
+    dressed = tokenizer(text)["input_ids"]
     starts = range(len(dressed) - len(bare) + 1)
     return next((dressed[:i] for i in starts if dressed[i : i + len(bare)] == bare), [])
 
@@ -154,7 +156,8 @@ def encode_answers(tokenizer: Tokenizer, answers: Sequence[str]) -> list[list[in
 
 def _require_texts(column: str, texts: Sequence[str]) -> None:
     for row, text in enumerate(texts):
-        require(isinstance(text, str), f"{column} of row {row}", text, "a text")
+        valid = isinstance(text, str) and is_unicode(text)
+        require(valid, f"{column} of row {row}", text, "a text (without lone surrogates)")
 
 
 def encode_examples(

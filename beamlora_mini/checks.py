@@ -31,6 +31,15 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written down: half a surrogate pair can't, and no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def require_whole(argument: str, value: object, least: int, or_none: bool = False) -> None:
     """ValueError unless value is an integer of at least `least`, or None where that is allowed."""
     none = "None or " if or_none else ""

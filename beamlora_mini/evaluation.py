@@ -6,9 +6,10 @@ An example is a prompt and an answer; see `batches`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,6 +101,8 @@ def generate_answers(
     """
     require_whole("batch_size", batch_size, 1)
     require_whole("max_new_tokens", max_new_tokens, 1)
+    require(not isinstance(prompts, str), "prompts", prompts, "a list of texts")
+    prompts = list(prompts)
     tokenizer, room = tokenizer_of(model, tokenizer), Room.of(model)
     room.check_max_length(max_length)
     encoded = encode_prompts(tokenizer, prompts)
@@ -110,7 +113,6 @@ def generate_answers(
         encoded = [ids[-left:] for ids in encoded]
     for i, ids in enumerate(encoded):
         room.check(f"prompt {i} and max_new_tokens={max_new_tokens}", ids, max_new_tokens)
-    by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     pad, end = padding_id(tokenizer, room), tokenizer.eos_token_id
     answers = [""] * len(encoded)
     with (
@@ -118,8 +120,7 @@ def generate_answers(
         _greedy(unwrap(model), max_new_tokens, pad, end) as generate,
         progress_bar(len(encoded), "generate", progress) as bar,
     ):
-        for start in range(0, len(encoded), batch_size):
-            chosen = by_length[start : start + batch_size]
+        for chosen in _of_similar_length(encoded, batch_size, _keeps_a_state(model)):
             width = len(encoded[chosen[-1]])
             # Padding on the left, so that every prompt ends where its answer begins.
             ids = [[pad] * (width - len(encoded[i])) + encoded[i] for i in chosen]
@@ -133,6 +134,22 @@ def generate_answers(
                 answers[i] = tokenizer.decode(answer, skip_special_tokens=True).strip()
             bar.update(len(chosen))
     return answers
+
+
+def _of_similar_length(
+    encoded: list[list[int]], batch_size: int, equal: bool
+) -> Iterator[list[int]]:
+    """The prompts' numbers in batches, short ones first; of one length each if `equal`."""
+    by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    groups = groupby(by_length, key=lambda i: len(encoded[i]) if equal else 0)
+    for group in (list(group) for _, group in groups):
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def _keeps_a_state(model: nn.Module) -> bool:
+    """Whether it is recurrent, as transformers says: some of those do not mask padding out."""
+    return bool(getattr(unwrap(model), "_is_stateful", False))
 
 
 @contextmanager

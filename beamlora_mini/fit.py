@@ -139,6 +139,7 @@ def attached(model: nn.Module, method: Method | None, log: History):
     try:
         yield
     except BaseException:
+        model.zero_grad()  # half a step's gradients, perhaps not finite, are nobody's
         if attaching and not log.losses:
             detach(model)
         raise

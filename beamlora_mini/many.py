@@ -74,6 +74,13 @@ class SideBySide(nn.Module):
             out = torch.stack([a.observe(y.clone(), x) if a else y for a, y, x in seen])
         return out.view(y.shape)
 
+    @property
+    def weight(self) -> Tensor:
+        raise TypeError(
+            "fit_many: the model reads a layer's weight instead of calling the layer: allowed are "
+            "target_modules that it calls; use fit"
+        )
+
     def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(A (S, r, in), B (S, out, r)), filled up with zeros to the largest rank; A is scaled."""
         pairs = [a.plain() if a else None for a in self.adapters]
@@ -150,38 +157,41 @@ def fit_many(
             settings = {"warmup": warmup, "max_grad_norm": max_grad_norm}
             runs.append(Run(own, steps=steps, lr=trial.lr, **settings))
             outcomes.append(Outcome(trial, own))
+        together = _put_together(copy.deepcopy(model, dict(shared)), runs)
+        with (
+            in_mode(together, train=True),
+            progress_bar(steps, f"fit {len(trials)} runs", progress) as bar,
+        ):
+            for n in range(1, steps + 1):
+                examples = [example for plan in plans for example in plan[n - 1]]
+                _step(together, collate(examples, pad, device_of(model)), runs, outcomes, n)
+                bar.update()
     except BaseException:
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
         raise
-    together = _put_together(copy.deepcopy(model, dict(shared)), runs)
-
-    with (
-        in_mode(together, train=True),
-        progress_bar(steps, f"fit {len(trials)} runs", progress) as bar,
-    ):
-        for n in range(steps):
-            examples = [example for plan in plans for example in plan[n]]
-            batch = collate(examples, pad, device_of(model))
-            by_token, counted = token_losses(together, batch)
-            of_trial = (len(trials), -1)
-            losses = by_token.view(of_trial).sum(1) / counted.view(of_trial).sum(1)
-            sum((run.loss() for run in runs), start=losses.sum()).backward()
-            for run, outcome, loss in zip(runs, outcomes, losses.tolist()):
-                outcome.losses.append(loss)
-                if outcome.diverged is None and not math.isfinite(loss):
-                    outcome.diverged = n + 1
-                    warnings.warn(
-                        f"step {n + 1}: the loss of {outcome.trial} is {loss}", stacklevel=2
-                    )
-                if outcome.diverged is None:
-                    outcome.events += run.update()
-                else:
-                    run.optimizer.zero_grad()
-            bar.update()
     for outcome in outcomes:
         outcome.model.train(model.training)
     return outcomes
+
+
+def _step(
+    together: nn.Module, batch: dict[str, Tensor], runs: list[Run], outcomes: list[Outcome], n: int
+) -> None:
+    """Step n of all runs; one whose loss is not finite makes no further ones."""
+    by_token, counted = token_losses(together, batch)
+    of_run = (len(runs), -1)
+    losses = by_token.view(of_run).sum(1) / counted.view(of_run).sum(1)
+    sum((run.loss() for run in runs), start=losses.sum()).backward()
+    for run, outcome, loss in zip(runs, outcomes, losses.tolist()):
+        outcome.losses.append(loss)
+        if outcome.diverged is None and not math.isfinite(loss):
+            outcome.diverged = n
+            warnings.warn(f"step {n}: the loss of {outcome.trial} is {loss}", stacklevel=3)
+        if outcome.diverged is None:
+            outcome.events += run.update()
+        else:
+            run.optimizer.zero_grad()
 
 
 def _put_together(model: nn.Module, runs: list[Run]) -> nn.Module:

@@ -87,6 +87,7 @@ class Run:
             )
         self._require_trained(optimizer)
         self.optimizer = optimizer
+        optimizer.zero_grad()  # of whatever was computed before, or broke off
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
         self.rate = self.method.lr_scheduler(optimizer, round(warmup * steps), steps)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import is_unicode
 from .machine import data_folder
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
     Raises ValueError for an unknown name or a row without its columns, FileNotFoundError for a
     missing file, OSError where the hub can't be reached.
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name={name!r}: allowed is a task's name or a path")
     if name == "gsm8k":
         return _gsm8k(folder)
     if folder is not None:
@@ -91,13 +94,15 @@ def read_rows(
             row = json.loads(line)
             texts = {"prompt": row[prompt], "answer": row[answer]}
             rows.append(texts | {column: row[column] for column in keep})
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             texts = None
-        if texts is None or not all(isinstance(text, str) for text in texts.values()):
+        if texts is None or not all(isinstance(t, str) and is_unicode(t) for t in texts.values()):
             raise ValueError(
                 f"{path}, line {number}: allowed is a JSON object with the texts "
                 f"{prompt!r} and {answer!r}"
             )
+    if not rows:
+        raise ValueError(f"{path}: it has no rows: allowed is a row or more")
     return rows
 
 
@@ -106,7 +111,8 @@ def split_of(task: Task, split: str) -> Dataset:
     from datasets import Dataset, DatasetDict
 
     task = load_task(task) if isinstance(task, str | Path) else task
-    rows = task[split] if isinstance(task, DatasetDict) else task
+    rows = task.get(split) if isinstance(task, DatasetDict) else task
+    rows = rows.with_format(None) if isinstance(rows, Dataset) else rows
     if not isinstance(rows, Dataset) or not {"prompt", "answer"} <= set(rows.column_names):
         raise ValueError(
             f"task={type(task).__name__}: allowed is a task's name, a Dataset with the columns "

@@ -6,8 +6,12 @@ from collections import Counter
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from torch import nn
+from transformers import PreTrainedTokenizerFast, XLNetConfig, XLNetLMHeadModel
 
 import beamlora_mini as bl
 from beamlora_mini.batches import Room, encode_examples, encode_prompts, in_mode, plan_batches
@@ -70,6 +74,14 @@ def test_what_a_tokenizer_puts_at_the_end_does_not_come_between(tokenizer, templ
     assert prompt == in_front + bare[0] and answer[1:] == [1]
 
 
+def test_a_vocabulary_of_digits_has_its_start_too():
+    plain = Tokenizer(WordLevel({"<s>": 0, "1": 1, "2": 2}))
+    plain.pre_tokenizer = Split("", "isolated")
+    plain.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>")
+    assert encode_prompts(tokenizer, ["", "12", "2"]) == [[0], [0, 1, 2], [0, 2]]
+
+
 def test_without_a_padding_token_all_is_the_same(tiny, task, tokenizer):
     lacking = copy.deepcopy(tokenizer)
     lacking.pad_token = None
@@ -94,12 +106,13 @@ def test_without_a_padding_token_all_is_the_same(tiny, task, tokenizer):
         ("long", "row 12: 201 tokens: allowed are 128, the model's positions"),
         ("foreign", "row 1: token id 64: allowed are ids below 64"),
         ("none", "answer of row 2=None: allowed is a text"),
+        ("half a pair", r"prompt of row 1='.*ud83d': allowed is a text"),
         ("number", "prompt of row 0=7: allowed is a text"),
         ("max_length", "max_length=200: allowed is at most 128"),
     ],
 )
 def test_what_can_not_be_read_is_refused_before_anything_happens(
-    tiny, tokenizer, what, fault, words
+    tiny, tokenizer, monkeypatch, what, fault, words
 ):
     model, _ = tiny
     model.model.layers[1].train()  # a mode of its own
@@ -115,6 +128,8 @@ def test_what_can_not_be_read_is_refused_before_anything_happens(
         data = rows(("1", "1"), ("1", "@"))
     elif fault == "none":
         data = rows(("1", "1"), ("2", "1"), ("3", None))
+    elif fault == "half a pair":
+        monkeypatch.setattr(Dataset, "__getitem__", lambda rows, _: ["1", "\ud83d"])
     elif fault == "number":
         data = Dataset.from_dict({"prompt": [7, 8], "answer": ["1", "2"]})
     else:
@@ -169,6 +184,8 @@ def test_an_empty_prompt_needs_a_token_to_start_with(tokenizer):
 def test_room_is_what_the_config_and_the_embeddings_say(tiny):
     assert Room.of(tiny[0]) == Room(128, 64)
     assert Room.of(nn.Linear(2, 2)) == Room(None, None)
+    config = XLNetConfig(vocab_size=50, d_model=8, n_layer=1, n_head=2, d_inner=8)
+    assert Room.of(XLNetLMHeadModel(config)).positions is None  # its config says -1
 
 
 def test_every_module_gets_its_own_mode_back(tiny):

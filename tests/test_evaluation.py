@@ -4,7 +4,18 @@ import copy
 import random
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
 
 import beamlora_mini as bl
 from beamlora_mini.evaluation import final_answer, generate_answers, is_right
@@ -111,3 +122,44 @@ def test_batch_size_and_order_change_nothing(tiny, task):
 def test_bad_settings_are_refused_by_name(tiny, argument):
     with pytest.raises(ValueError, match=f"{argument}=0"):
         generate_answers(tiny[0], ["1"], **{argument: 0})
+
+
+@pytest.mark.parametrize("kind", ["recurrent gemma", "mamba", "gpt2", "opt"])
+def test_padding_changes_nothing_whatever_the_architecture(tiny, kind):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 1}
+    model = {
+        "recurrent gemma": lambda: RecurrentGemmaForCausalLM(
+            RecurrentGemmaConfig(
+                hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+                lru_width=32, head_dim=16, pad_token_id=0, **sizes,
+            )
+        ),
+        "mamba": lambda: MambaForCausalLM(
+            MambaConfig(hidden_size=16, state_size=4, num_hidden_layers=2, **sizes)
+        ),
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, **sizes)),
+        "opt": lambda: OPTForCausalLM(
+            OPTConfig(
+                hidden_size=32, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2,
+                word_embed_proj_dim=32, pad_token_id=0, **sizes,
+            )
+        ),
+    }[kind]().eval()  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    prompts = ["C abc=", "C badge=", "R abcde=", "46+12=", "11", "C aaaaaaaaaa=", "12"]
+    settings = {"tokenizer": tiny[1], "max_new_tokens": 8, "progress": False}
+    alone = [generate_answers(model, [p], **settings)[0] for p in prompts]
+    assert len(set(alone)) > 3
+    assert generate_answers(model, prompts, **settings) == alone
+    turned = generate_answers(model, prompts[::-1], batch_size=3, **settings)
+    assert turned[::-1] == alone
+
+
+def test_prompts_are_a_list(tiny):
+    assert generate_answers(tiny[0], [], progress=False) == []
+    assert len(generate_answers(tiny[0], (p for p in ["1", "2"]), progress=False)) == 2
+    with pytest.raises(ValueError, match="prompts='hello': allowed is a list of texts"):
+        generate_answers(tiny[0], "hello", progress=False)

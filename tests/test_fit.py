@@ -105,6 +105,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, task, monkeypatch, step):
     # What has been learned so far is not thrown away.
     assert len(bl.adapter_layers(model)) == (0 if step == 1 else 28)
     assert all(p.isfinite().all() for p in model.parameters()) and not model.training
+    # To follow the advice is safe: nothing of the step that broke off is left.
+    assert all(p.grad is None for p in model.parameters())
+    assert all(map(math.isfinite, bl.fit(model, task, steps=2, **RUN | {"lr": 1e-4}).losses))
+
+
+def test_gradients_from_before_have_no_part_in_a_run(tiny, task):
+    runs = []
+    for stale in (False, True):
+        model = copy.deepcopy(tiny[0])
+        for p in model.parameters() if stale else ():
+            p.grad = torch.full_like(p, float("nan"))
+        runs.append(bl.fit(model, task, steps=2, **RUN).losses)
+    assert runs[0] == runs[1]
 
 
 def test_what_fails_in_the_first_step_leaves_the_model_as_it_was(tiny, task, monkeypatch):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM
 
 import beamlora_mini as bl
 from beamlora_mini.many import Trial, fit_many
@@ -129,6 +130,15 @@ def test_a_layer_with_a_forward_of_its_own_does_not_run_beside_others(tiny):
     with pytest.raises(TypeError, match=r"method=.*Loud\(.*does more than add factors"):
         fit_many(tiny[0], "subtraction", [Trial(Loud(r=2), 1e-3)], **SETTINGS)
     assert all(p.requires_grad for p in tiny[0].parameters())
+
+
+def test_a_model_that_reads_its_weights_is_refused_and_left_as_it_was(tiny):
+    sizes = {"vocab_size": 64, "hidden_size": 16, "state_size": 4, "num_hidden_layers": 1}
+    model = MambaForCausalLM(MambaConfig(**sizes))
+    settings = SETTINGS | {"tokenizer": tiny[1]}
+    with pytest.raises(TypeError, match="fit_many: the model reads a layer's weight"):
+        fit_many(model, "subtraction", [Trial(bl.LoRA(r=2), 1e-3)], **settings)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_a_trial_that_diverges_stops_alone_and_is_named(tiny):

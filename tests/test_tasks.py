@@ -100,3 +100,26 @@ def test_line_numbers_count_lines_and_other_encodings_are_named(tmp_path):
     path.write_bytes(f"{row}\n".encode("utf-16"))
     with pytest.raises(ValueError, match=r"rows\.jsonl: allowed is text in UTF-8"):
         bl.load_task(path)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"prompt": "\\ud83d", "answer": "a"}', "[" * 100_000, "1" * 5000]
+)
+def test_odd_json_names_its_line(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}\n' * 10 + line + "\n")
+    with pytest.raises(ValueError, match="line 11"):
+        bl.load_task(path)
+
+
+def test_splits_that_are_missing_empty_or_hidden_are_named(tmp_path, task, tiny):
+    write(tmp_path / "train.jsonl", [{"prompt": "p", "answer": "a"}])
+    write(tmp_path / "test.jsonl", [])
+    with pytest.raises(ValueError, match=r"test\.jsonl: it has no rows"):
+        bl.load_task(tmp_path)
+    with pytest.raises(ValueError, match="the split 'test'"):
+        bl.evaluate(tiny[0], DatasetDict(train=task["train"]))
+    with pytest.raises(TypeError, match="name=None"):
+        bl.load_task(None)
+    seen = task["test"].select(range(3)).with_format("numpy", columns=["prompt"])
+    assert bl.evaluate(tiny[0], seen, progress=False)["loss"] > 0

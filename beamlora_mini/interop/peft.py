@@ -76,17 +76,24 @@ def _factors(layer: AdapterLayer) -> dict[str, Tensor]:
     return {"lora_A.weight": A, "lora_B.weight": B}
 
 
+def _task_type(model: Any) -> str | None:
+    """What PEFT wraps the model as: its wrappers for language models ask for `generate`."""
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "SEQ_CLS"
+    if not getattr(model, "can_generate", bool)():
+        return None
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
 def _config(
     model: Any, layers: dict[str, AdapterLayer], ranks: dict[str, int], kept: list[str]
 ) -> dict[str, Any]:
     layer = next(iter(layers.values()))
     r = max(set(ranks.values()), key=list(ranks.values()).count)
     others = {name: rank for name, rank in ranks.items() if rank != r}
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    sequence = type(model).__name__.endswith("ForSequenceClassification")
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if head is not None else "SEQ_CLS" if sequence else None,
+        "task_type": _task_type(model),
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None),
         "r": r,
         "lora_alpha": layer.scaling * r,  # PEFT divides by the rank again

@@ -149,7 +149,9 @@ class AdapterLayer(nn.Module):
         """(out, in): the weight of a plain linear layer that does what this one does, W plus the
         update, in W's dtype, for code that reads it instead of calling the layer. Its gradient
         reaches the adapter; dropout is for calls alone."""
-        return self.read_weight() if torch.compiler.is_compiling() else WeightToRead.of(self)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.read_weight()
+        return WeightToRead.of(self)
 
     def read_weight(self) -> Tensor:
         """What `weight` stands for."""

@@ -1,7 +1,8 @@
 """An adapted weight for code that reads a layer's weight instead of calling the layer.
 
 torch's MultiheadAttention and TransformerEncoderLayer do so, and state-space models such as Mamba.
-Many more ask a weight for nothing but its dtype or its device, in every forward pass.
+Many more ask a weight for nothing but its dtype or its device, in every forward pass and for every
+token that they generate.
 """
 
 from __future__ import annotations

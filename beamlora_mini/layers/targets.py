@@ -7,10 +7,10 @@ import re
 import warnings
 
 from torch import nn
-from torch.nn.utils.parametrize import ParametrizationList
 
 from . import frozen
 
+TASK_HEADS = ("classifier", "classification_head", "qa_outputs", "score")
 NOTEWORTHY = 0.1  # share of a model's weights that "all-linear" does not pass by in silence
 
 # What nobody expects "all-linear" to reach.
@@ -61,10 +61,12 @@ def find_kept(model: nn.Module, modules_to_save: tuple[str, ...] | None) -> dict
     ValueError for an entry that names nothing.
     """
     if modules_to_save is None:
-        base = getattr(model, "base_model", model)
-        if base is model or not isinstance(base, nn.Module) or _head(model) is not None:
+        base = getattr(model, "base_model", None)
+        if not isinstance(base, nn.Module) or _head(model) is not None:
             return {}
         parts = {n: m for n, m in model.named_children() if m is not base}
+        if base is model:  # a body without a name of its own, as T5's
+            parts = {n: m for n, m in parts.items() if n in TASK_HEADS}
         return {n: m for n, m in parts.items() if next(m.parameters(), None) is not None}
     kept = {}
     for entry in modules_to_save:
@@ -86,17 +88,20 @@ def warn_passed_by(
     counted."""
     reached = [*targets.values(), *kept.values(), _head(model)]
     known = {id(p) for m in reached if m is not None for p in m.parameters()}
+    unfit = any(
+        isinstance(module, nn.Linear) and any(id(p) not in known for p in module.parameters())
+        for module in model.modules()
+    )
     passed: dict[str, int] = {}
-    unfit = False
     for name, module in model.named_modules():
         if isinstance(module, NOT_LINEAR):
+            known |= {id(p) for p in module.parameters()}  # a parametrized one's lie deeper
             continue
         for part, parameter in module.named_parameters(name, recurse=False):
             if parameter.dim() > 1 and id(parameter) not in known:
                 known.add(id(parameter))
                 place = f"{re.sub(r'[0-9]+', '*', part)} ({type(module).__name__})"
                 passed[place] = passed.get(place, 0) + parameter.numel()
-                unfit = unfit or isinstance(module, nn.Linear | ParametrizationList)
     share = sum(passed.values()) / max(1, sum(p.numel() for p in model.parameters()))
     if share >= NOTEWORTHY or unfit:
         largest = sorted(passed, key=lambda place: -passed[place])

@@ -6,7 +6,7 @@ import json
 import peft
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 import beamlora_mini as bl
 from tests.helpers import IDS, close, every_method, move_, tiny_gpt2
@@ -68,6 +68,17 @@ def test_a_head_that_is_trained_whole_is_in_the_folder(tmp_path):
         "classifier"
     ]
     assert (model(IDS).logits - clean(IDS).logits).abs().max() > 0.01
+    close(peft.PeftModel.from_pretrained(clean, tmp_path)(IDS).logits, model(IDS).logits, 1e-6)
+
+
+@torch.no_grad()
+def test_a_model_that_does_not_generate_is_not_called_one_that_does(tmp_path):
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24}
+    config = BertConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
+    clean = BertForMaskedLM(config).eval()
+    model = trained(copy.deepcopy(clean), bl.LoRA(r=2))
+    bl.save_adapter(model, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] is None
     close(peft.PeftModel.from_pretrained(clean, tmp_path)(IDS).logits, model(IDS).logits, 1e-6)
 
 
