@@ -7,7 +7,7 @@ from .evaluation import evaluate
 from .events import RankEvent
 from .fit import fit
 from .history import History, RankHistory
-from .interop.peft import save_adapter
+from .interop import save_adapter
 from .layers import (
     AdapterLayer,
     adapter_layers,

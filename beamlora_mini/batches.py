@@ -66,9 +66,15 @@ class Room:
         config = getattr(inner, "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         embeddings = getattr(inner, "get_input_embeddings", lambda: None)()
-        positions = getattr(text, "max_position_embeddings", None)
+        positions = getattr(text, "max_position_embeddings", None) or 0
+        for name, module in inner.named_modules():  # RoBERTa's begin after the padding's
+            if (
+                name.endswith("position_embeddings")
+                and getattr(module, "padding_idx", None) is not None
+            ):
+                positions -= module.padding_idx + 1
         return cls(
-            positions if positions is None or positions > 0 else None,  # -1 where there is no limit
+            positions if positions > 0 else None,  # some configs say -1 for no limit
             getattr(embeddings, "num_embeddings", None),
         )
 
@@ -95,10 +101,9 @@ class Room:
 def padding_id(tokenizer: Tokenizer, room: Room) -> int:
     """The token that fills rows up. Which it is changes nothing, since it is masked everywhere; so
     another will do where there is none, or the model does not know it."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None and token < (room.vocabulary or token + 1):
-            return token
-    return 0
+    tokens = [tokenizer.pad_token_id, tokenizer.eos_token_id]
+    known = [t for t in tokens if t is not None and not (room.vocabulary and t >= room.vocabulary)]
+    return known[0] if known else 0
 
 
 def end_id(tokenizer: Tokenizer) -> int:
@@ -111,12 +116,16 @@ def end_id(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_token_id
 
 
-def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
+def encode_prompts(
+    tokenizer: Tokenizer, prompts: Sequence[str], numbers: Sequence[int] | None = None
+) -> list[list[int]]:
     """Token ids of each prompt, ready for the answer to follow: what a tokenizer puts in front is
     there, what it puts at an end is not. An empty prompt becomes the token that starts a text.
 
-    ValueError for a prompt that is no text."""
-    _require_texts("prompt", prompts)
+    ValueError for a prompt that is no text, with its row's number (`numbers`, if the rows have
+    others than 0, 1, ...)."""
+    numbers = numbers or range(len(prompts))
+    _require_texts("prompt", prompts, numbers)
     if tokenizer.chat_template is not None:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
@@ -131,7 +140,7 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[in
         start = next((token for token in starts if token is not None), None)
         if start is None:
             raise ValueError(
-                f"prompt of row {encoded.index([])}: it is empty, and the tokenizer has no token that "
+                f"prompt of row {numbers[encoded.index([])]}: it is empty, and the tokenizer has no token that "
                 "starts or ends a text: allowed is a prompt of at least one token"
             )
         encoded = [ids or [start] for ids in encoded]
@@ -145,17 +154,19 @@ def _put_in_front(tokenizer: Tokenizer, text: str, bare: list[int]) -> list[int]
     return next((dressed[:i] for i in starts if dressed[i : i + len(bare)] == bare), [])
 
 
-def encode_answers(tokenizer: Tokenizer, answers: Sequence[str]) -> list[list[int]]:
+def encode_answers(
+    tokenizer: Tokenizer, answers: Sequence[str], numbers: Sequence[int] | None = None
+) -> list[list[int]]:
     """Token ids of each answer, the end of the text included. ValueError for an answer that is no
     text, and for a tokenizer without an end token."""
-    _require_texts("answer", answers)
+    _require_texts("answer", answers, numbers or range(len(answers)))
     end = end_id(tokenizer)
     encoded = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     return [[*ids, end] for ids in encoded]
 
 
-def _require_texts(column: str, texts: Sequence[str]) -> None:
-    for row, text in enumerate(texts):
+def _require_texts(column: str, texts: Sequence[str], numbers: Sequence[int]) -> None:
+    for row, text in zip(numbers, texts):
         valid = isinstance(text, str) and is_unicode(text)
         require(valid, f"{column} of row {row}", text, "a text (without lone surrogates)")
 
@@ -170,8 +181,8 @@ def encode_examples(
     """(prompt ids, answer ids) of every row. max_length: longer rows lose the beginning of the prompt,
     and the end of an answer that is itself too long. ValueError, with the row's number (`numbers`,
     if the rows have others), for one that does not fit in `room`."""
-    prompts = encode_prompts(tokenizer, rows["prompt"])
-    answers = encode_answers(tokenizer, rows["answer"])
+    prompts = encode_prompts(tokenizer, rows["prompt"], numbers)
+    answers = encode_answers(tokenizer, rows["answer"], numbers)
     if max_length is not None:
         answers = [answer[: max_length - 1] for answer in answers]
         prompts = [p[-(max_length - len(a)) :] for p, a in zip(prompts, answers)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 
 def require(condition: bool, argument: str, value: object, allowed: str) -> None:
@@ -40,11 +41,21 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def require_whole(argument: str, value: object, least: int, or_none: bool = False) -> None:
-    """ValueError unless value is an integer of at least `least`, or None where that is allowed."""
+def recorded(value: object) -> object:
+    """A setting as a checkpoint may hold it: Python's own numbers and texts, else its repr."""
+    if isinstance(value, tuple | list):
+        return tuple(map(recorded, value))
+    value = str(value) if isinstance(value, str) else plain(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def require_whole(argument: str, value: Any, least: int, or_none: bool = False) -> Any:
+    """The value as an int, or None where that is allowed; ValueError unless it is an integer of at
+    least `least`."""
     none = "None or " if or_none else ""
     valid = (or_none and value is None) or is_whole(value, least)
     require(valid, argument, value, f"{none}an integer of at least {least}")
+    return plain(value)
 
 
 def require_number(

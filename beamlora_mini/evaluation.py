@@ -59,19 +59,18 @@ def evaluate(
     Raises ValueError for a setting out of range, a row that is no text or too long for the model,
     and a tokenizer without an end token.
     """
-    require_whole("limit", limit, 1, or_none=True)
-    require_whole("batch_size", batch_size, 1)
+    limit = require_whole("limit", limit, 1, or_none=True)
+    batch_size = require_whole("batch_size", batch_size, 1)
+    most = require_whole("max_new_tokens", max_new_tokens, 1, or_none=True)
     tokenizer = tokenizer_of(model, tokenizer)
     rows = split_of(task, "test")
     rows = rows.select(range(min(limit or len(rows), len(rows))))
     room = Room.of(model)
     room.check_max_length(max_length)
     examples = encode_examples(tokenizer, rows, room, max_length)
-    answers = generate_answers(
-        model, rows["prompt"], tokenizer=tokenizer, batch_size=batch_size, max_length=max_length,
-        max_new_tokens=max_new_tokens or max(len(answer) for _, answer in examples),
-        progress=progress,
-    )  # fmt: skip
+    most = most or max(len(answer) for _, answer in examples)
+    prompts = [prompt for prompt, _ in examples]
+    answers = _generate(model, tokenizer, prompts, batch_size, most, room, progress)
     right = sum(is_right(given, wanted) for given, wanted in zip(answers, rows["answer"]))
     return {
         "exact_match": right / len(rows),
@@ -91,36 +90,51 @@ def generate_answers(
     progress: bool = True,
 ) -> list[str]:
     """The model's greedy answer to each prompt: the likeliest token, again and again, up to the
-    tokenizer's end token, which is what `fit` teaches, or to `max_new_tokens`.
+    tokenizer's end token, which is what `fit` teaches, to `max_new_tokens`, or to the model's last
+    position.
 
     Nothing else has a say: not the penalties, beams, lengths and end tokens of the model's
     generation_config. max_length: a prompt loses its beginning where it and `max_new_tokens` are
     longer.
 
-    Raises ValueError for a prompt that leaves the model no room for `max_new_tokens`.
+    Raises ValueError for a prompt that leaves the model no room for an answer.
     """
-    require_whole("batch_size", batch_size, 1)
-    require_whole("max_new_tokens", max_new_tokens, 1)
+    batch_size = require_whole("batch_size", batch_size, 1)
+    max_new_tokens = require_whole("max_new_tokens", max_new_tokens, 1)
     require(not isinstance(prompts, str), "prompts", prompts, "a list of texts")
-    prompts = list(prompts)
     tokenizer, room = tokenizer_of(model, tokenizer), Room.of(model)
     room.check_max_length(max_length)
-    encoded = encode_prompts(tokenizer, prompts)
+    encoded = encode_prompts(tokenizer, list(prompts))
     if max_length is not None:
         left = max_length - max_new_tokens
         allowed = f"a number below max_length={max_length}"
         require(left > 0, "max_new_tokens", max_new_tokens, allowed)
         encoded = [ids[-left:] for ids in encoded]
+    return _generate(model, tokenizer, encoded, batch_size, max_new_tokens, room, progress)
+
+
+def _generate(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    encoded: list[list[int]],
+    batch_size: int,
+    max_new_tokens: int,
+    room: Room,
+    progress: bool,
+) -> list[str]:
     for i, ids in enumerate(encoded):
-        room.check(f"prompt {i} and max_new_tokens={max_new_tokens}", ids, max_new_tokens)
+        room.check(f"prompt {i} and a token after it", ids, 1)
     pad, end = padding_id(tokenizer, room), tokenizer.eos_token_id
     answers = [""] * len(encoded)
     with (
         in_mode(model, train=False),
-        _greedy(unwrap(model), max_new_tokens, pad, end) as generate,
+        _greedy(unwrap(model), pad, end) as generate,
         progress_bar(len(encoded), "generate", progress) as bar,
     ):
-        for chosen in _of_similar_length(encoded, batch_size, _keeps_a_state(model)):
+        positions = room.positions or max(map(len, encoded), default=0) + max_new_tokens
+        # Up to this length, a prompt has room for a whole answer behind it, whatever its neighbours.
+        together = 0 if _keeps_a_state(model) else positions - max_new_tokens
+        for chosen in _of_similar_length(encoded, batch_size, together):
             width = len(encoded[chosen[-1]])
             # Padding on the left, so that every prompt ends where its answer begins.
             ids = [[pad] * (width - len(encoded[i])) + encoded[i] for i in chosen]
@@ -128,6 +142,7 @@ def generate_answers(
             out = generate(
                 input_ids=torch.tensor(ids, device=device_of(model)),
                 attention_mask=torch.tensor(mask, device=device_of(model)),
+                max_new_tokens=min(max_new_tokens, positions - width),
             )
             for i, new in zip(chosen, out[:, width:].tolist()):
                 answer = new[: new.index(end)] if end in new else new
@@ -137,14 +152,18 @@ def generate_answers(
 
 
 def _of_similar_length(
-    encoded: list[list[int]], batch_size: int, equal: bool
+    encoded: list[list[int]], batch_size: int, together: int
 ) -> Iterator[list[int]]:
-    """The prompts' numbers in batches, short ones first; of one length each if `equal`."""
+    """The prompts' numbers in batches, short ones first. Lengths up to `together` share batches, longer
+    prompts only those of their own length: their answers may depend on it."""
+
+    def group(i: int) -> int:
+        return max(len(encoded[i]), together)
+
     by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-    groups = groupby(by_length, key=lambda i: len(encoded[i]) if equal else 0)
-    for group in (list(group) for _, group in groups):
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
+    for alike in (list(alike) for _, alike in groupby(by_length, key=group)):
+        for start in range(0, len(alike), batch_size):
+            yield alike[start : start + batch_size]
 
 
 def _keeps_a_state(model: nn.Module) -> bool:
@@ -153,18 +172,15 @@ def _keeps_a_state(model: nn.Module) -> bool:
 
 
 @contextmanager
-def _greedy(model: Any, max_new_tokens: int, pad: int, end: int | None):
+def _greedy(model: Any, pad: int, end: int | None):
     """The model's `generate` with these settings alone; what the user has set is back afterwards.
     (What a call leaves open, transformers looks up in the model's generation_config.)"""
     from transformers import GenerationConfig
 
     users = model.generation_config
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
-    )
     model.generation_config = GenerationConfig()
     try:
-        yield partial(model.generate, generation_config=config)
+        yield partial(model.generate, do_sample=False, pad_token_id=pad, eos_token_id=end)
     finally:
         model.generation_config = users
 

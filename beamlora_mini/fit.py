@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import checkpoint
 from .batches import (
@@ -73,10 +73,10 @@ def fit(
     or run; FloatingPointError where the loss is not finite. What raises before the first step is done
     leaves the model as it was.
     """
-    require_whole("steps", steps, 1)
-    require_whole("batch_size", batch_size, 1)
-    require_whole("checkpoint_every", checkpoint_every, 1)
-    require_whole("seed", seed, 0)
+    steps = require_whole("steps", steps, 1)
+    batch_size = require_whole("batch_size", batch_size, 1)
+    checkpoint_every = require_whole("checkpoint_every", checkpoint_every, 1)
+    seed = require_whole("seed", seed, 0)
     require(not resume or checkpoint_dir, "checkpoint_dir", checkpoint_dir, "a folder, to resume")
     recorded = history is None or isinstance(history, RankHistory)
     require(recorded, "history", history, "None or a RankHistory")
@@ -95,20 +95,21 @@ def fit(
         )  # fmt: skip
         if resume:
             checkpoint.load(checkpoint_dir, run, log, history)
-        if history is not None and run.n == 0:
-            history.record(run.model, 0)
 
         with in_mode(model, train=True), progress_bar(steps, "fit", progress, run.n) as bar:
             for examples in batches[run.n :]:
                 started = time.perf_counter()
                 batch = collate(examples, pad, device_of(model))
                 loss = answer_loss(model, batch)
-                (loss + run.loss()).backward()
-                value = loss.item()
-                if not math.isfinite(value):
+                total = loss + run.loss()
+                if not math.isfinite(float(total)):
                     raise FloatingPointError(
-                        _diverged(run, value, tokenizer.decode(examples[0][0]))
+                        _diverged(run, total, tokenizer.decode(examples[0][0]))
                     )
+                total.backward()
+                if history is not None and run.n == 0:
+                    history.record(run.model, 0)
+                value = loss.item()
                 rate, events = run.lr, run.update()
                 log.add(value, rate, events, int(batch["attention_mask"].sum()))
                 log.seconds += time.perf_counter() - started
@@ -121,9 +122,9 @@ def fit(
     return log
 
 
-def _diverged(run: Run, loss: float, prompt: str) -> str:
+def _diverged(run: Run, loss: Tensor, prompt: str) -> str:
     return (
-        f"step {run.n + 1}: the loss is {loss} on the batch whose first prompt is {prompt[:60]!r}; the "
+        f"step {run.n + 1}: the loss is {float(loss)} on the batch whose first prompt is {prompt[:60]!r}; the "
         f"weights are those after step {run.n}. Lower lr={run.settings['lr']:g}, lengthen the warmup, "
         "or compute in a wider dtype (float16 overflows where bfloat16 and float32 do not)"
     )

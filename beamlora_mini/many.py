@@ -121,8 +121,8 @@ def fit_many(
     TypeError for a method without `plain`; then nothing has changed.
     """
     require(len(trials) > 0, "trials", trials, "a non-empty list")
-    require_whole("steps", steps, 1)
-    require_whole("batch_size", batch_size, 1)
+    steps = require_whole("steps", steps, 1)
+    batch_size = require_whole("batch_size", batch_size, 1)
     for trial in trials:
         if not isinstance(trial, Trial):
             raise TypeError(f"trials: {trial!r}: allowed is Trial(method, lr, seed)")
@@ -139,8 +139,10 @@ def fit_many(
     try:
         for trial in trials:
             own = copy.deepcopy(model, dict(shared)).train()
-            torch.manual_seed(trial.seed)
-            plan = plan_batches(rows, tokenizer, steps, batch_size, trial.seed, room, max_length)
+            torch.manual_seed(int(trial.seed))
+            plan = plan_batches(
+                rows, tokenizer, steps, batch_size, int(trial.seed), room, max_length
+            )
             plans.append(plan)
             layer, *_ = attach(own, trial.method).values()
             own.__dict__["_trainable_before_attach"] = set()  # the weights are not its own

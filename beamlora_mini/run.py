@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import is_number, require, require_number, require_whole
+from .checks import is_number, recorded, require, require_number, require_whole
 from .events import RankEvent
 from .layers import adapter_layers, attached_method, trainable_parameters, unwrap
 from .layers.attach import remembered_parameters
@@ -53,7 +53,7 @@ class Run:
         scaler: torch.amp.GradScaler | None = None,
         settings: Mapping[str, Any] | None = None,
     ):
-        require_whole("steps", steps, 1)
+        steps = require_whole("steps", steps, 1)
         if optimizer is None:
             require_number("lr", lr, "a number above 0", above=0)
             require_number("weight_decay", weight_decay, "a number of at least 0", least=0)
@@ -74,7 +74,6 @@ class Run:
             raise ValueError(
                 "model has no parameter that requires a gradient: attach a method first"
             )
-        # Plain numbers, whatever they came as: a checkpoint holds nothing else.
         lr, weight_decay, warmup = lr and float(lr), float(weight_decay), float(warmup)
         betas = float(betas[0]), float(betas[1])
         max_grad_norm = max_grad_norm and float(max_grad_norm)
@@ -91,14 +90,15 @@ class Run:
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
         self.rate = self.method.lr_scheduler(optimizer, round(warmup * steps), steps)
-        self._unheard, self._listened = dict(self.schedule.layers) or None, 0
+        self._unheard, self._listened = dict(self.schedule.layers), 0
         of_method = {f"method.{name}": value for name, value in vars(self.method).items()}
-        self.settings = {
+        of_run = {
             "method": type(self.method).__name__, **of_method, "steps": steps, "lr": lr,
             "betas": betas, "weight_decay": weight_decay, "warmup": warmup,
             "max_grad_norm": max_grad_norm, "optimizer": options, "scaler": scaler is not None,
             **(settings or {}),
         }  # fmt: skip
+        self.settings = {name: recorded(value) for name, value in of_run.items()}
 
     def _require_trained(self, optimizer: torch.optim.Optimizer) -> None:
         """ValueError if the optimizer leaves out a part of an adapter."""
@@ -125,7 +125,7 @@ class Run:
         if self.n == self.steps:
             raise RuntimeError(f"step {self.n + 1}: the run was made for steps={self.steps}")
         self.n += 1
-        if self._unheard is not None:
+        if self._unheard:
             self._listen()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -146,23 +146,21 @@ class Run:
     def _listen(self) -> None:
         """In the first steps: which adapters the loss does not reach. Such a one learns nothing, and
         nobody would see."""
-        assert self._unheard is not None
         for name, layer in list(self._unheard.items()):
             parameters = [p for n, p in layer.named_parameters() if not n.startswith("base.")]
             gradients = [p.grad for p in parameters if p.grad is not None]
             if any(gradient.any() for gradient in gradients):
                 del self._unheard[name]
         self._listened += 1
-        if self._listened == LISTEN or self.n == self.steps:
-            if self._unheard:
-                warnings.warn(
-                    f"{len(self._unheard)} of {len(self.schedule.layers)} adapters got no gradient in "
-                    f"{self._listened} steps, the first on {next(iter(self._unheard))!r}: the loss does "
-                    "not depend on their layers, so that they learn nothing. Choose other "
-                    "target_modules (or give rarely used experts more steps)",
-                    stacklevel=3,
-                )
-            self._unheard = None
+        if self._unheard and (self._listened == LISTEN or self.n == self.steps):
+            warnings.warn(
+                f"{len(self._unheard)} of {len(self.schedule.layers)} adapters got no gradient in "
+                f"{self._listened} steps, the first on {next(iter(self._unheard))!r}: the loss does not "
+                "depend on their layers, and they learn nothing; choose other target_modules, unless "
+                "they are experts that are rarely used",
+                stacklevel=4,
+            )
+            self._unheard = {}
 
     # --- stopping and going on ---
 

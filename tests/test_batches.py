@@ -11,7 +11,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import PreTrainedTokenizerFast, XLNetConfig, XLNetLMHeadModel
+from transformers import (
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForCausalLM,
+    XLNetConfig,
+    XLNetLMHeadModel,
+)
 
 import beamlora_mini as bl
 from beamlora_mini.batches import Room, encode_examples, encode_prompts, in_mode, plan_batches
@@ -157,7 +163,7 @@ def test_rows_are_cut_where_that_is_asked_for(tiny, tokenizer):
     losses = bl.fit(tiny[0], long, method=bl.LoRA(r=2), steps=2, max_length=128, **RUN).losses
     assert all(map(torch.isfinite, torch.tensor(losses)))
     assert bl.evaluate(tiny[0], long, max_length=128, progress=False)["loss"] > 0
-    with pytest.raises(ValueError, match=r"prompt 0 and max_new_tokens=5: 156 tokens"):
+    with pytest.raises(ValueError, match=r"prompt 0 and a token after it: 152 tokens"):
         generate_answers(tiny[0], long["prompt"], max_new_tokens=5, progress=False)
     with pytest.raises(
         ValueError, match="max_new_tokens=9: allowed is a number below max_length=9"
@@ -175,6 +181,29 @@ def test_empty_texts_are_texts(tiny, tokenizer, prompt, answer):
     assert ids == (tokenizer(prompt)["input_ids"] or [tokenizer.eos_token_id])
 
 
+def test_rows_are_named_by_their_own_numbers(tokenizer):
+    texts = ["1"] * 63 + [None]
+    data = Dataset.from_dict({"prompt": ["1"] * 64, "answer": texts})
+    with pytest.raises(ValueError, match="answer of row 63=None"):  # of which half are looked at
+        for seed in range(20):
+            plan_batches(data, tokenizer, steps=4, batch_size=8, seed=seed)
+    data = rows(*[("1", "1")] * 63, ("1" * 200, "2"))
+    with pytest.raises(ValueError, match="row 63: 202 tokens"):
+        for seed in range(20):
+            plan_batches(data, tokenizer, 4, 8, seed, Room(128, 64))
+
+
+def test_every_row_that_fits_is_measured_whole(tiny):
+    """A long prompt with a short answer, and a short prompt with a long one."""
+    data = rows(("1" * 110 + "=", "2"), ("1=", "2" * 90))
+    assert bl.evaluate(tiny[0], data, progress=False)["loss"] > 0
+    together = generate_answers(tiny[0], data["prompt"], max_new_tokens=91, progress=False)
+    alone = [
+        generate_answers(tiny[0], [p], max_new_tokens=91, progress=False)[0] for p in data["prompt"]
+    ]
+    assert together == alone
+
+
 def test_an_empty_prompt_needs_a_token_to_start_with(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="prompt of row 1: it is empty"):
@@ -184,6 +213,15 @@ def test_an_empty_prompt_needs_a_token_to_start_with(tokenizer):
 def test_room_is_what_the_config_and_the_embeddings_say(tiny):
     assert Room.of(tiny[0]) == Room(128, 64)
     assert Room.of(nn.Linear(2, 2)) == Room(None, None)
+    config = RobertaConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=34, pad_token_id=1, is_decoder=True,
+    )  # fmt: skip
+    model = RobertaForCausalLM(config)
+    assert Room.of(model) == Room(32, 50)
+    model(torch.full((1, 32), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, 33), 5))
     config = XLNetConfig(vocab_size=50, d_model=8, n_layer=1, n_head=2, d_inner=8)
     assert Room.of(XLNetLMHeadModel(config)).positions is None  # its config says -1
 

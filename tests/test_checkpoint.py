@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,6 +156,24 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path):
         assert torch.equal(layer.lora_A, other.lora_A) and torch.equal(layer.scores, other.scores)
     assert second.to_pandas().equals(record.to_pandas())
     assert second.lineage().equals(record.lineage())
+
+
+@dataclasses.dataclass(frozen=True)
+class Noted(bl.LoRA):
+    note: Path = Path("somewhere")
+
+
+def test_settings_of_any_type_resume(tiny, task, tmp_path):
+    numbers = {name: np.int64(value) for name, value in {"batch_size": 8, "seed": 1}.items()}
+    settings = {"lr": np.float32(1e-3), "betas": (np.float64(0.9), 0.99), "progress": False}
+    settings |= {"checkpoint_dir": tmp_path, "method": Noted(r=np.int64(2)), **numbers}
+    first = bl.fit(tiny[0], task, steps=np.int64(3), **settings)
+    again = copy.deepcopy(tiny[0])
+    assert bl.fit(again, task, steps=np.int64(3), resume=True, **settings).losses == first.losses
+    with pytest.raises(ValueError, match=r"method\.note=.*elsewhere"):
+        other = settings | {"method": Noted(r=2, note=Path("elsewhere"))}
+        bl.detach(again)
+        bl.fit(again, task, steps=3, resume=True, **other)
 
 
 def test_to_resume_from_nothing_is_told(tiny, task, tmp_path):

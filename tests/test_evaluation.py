@@ -65,27 +65,35 @@ def test_exact_match_counts_right_answers(tiny):
 HOSTILE = {
     "penalty": {"repetition_penalty": 5.0},
     "no repeats": {"no_repeat_ngram_size": 1},
-    "beams": {"num_beams": 3, "length_penalty": 4.0},
     "sampling": {"do_sample": True, "temperature": 9.0},
     "a minimum": {"min_new_tokens": 6},
-    "another end": {"eos_token_id": 30},
+    "another end": {"eos_token_id": "of the answers"},
     "no end": {"eos_token_id": None},
-    "forced": {"forced_eos_token_id": 7},
-    "suppressed": {"suppress_tokens": [20, 21, 22]},
-    "a short length": {"max_length": 4},
-    "words": {"bad_words_ids": [[21]]},
-    "a cache": {"use_cache": False},
+    "suppressed": {"suppress_tokens": "of the answers"},
+    "words": {"bad_words_ids": "of the answers"},
 }
 
 
 @pytest.mark.parametrize("fault", HOSTILE)
-def test_the_generation_config_has_no_say(tiny, task, fault):
-    model, _ = tiny
-    wanted = bl.evaluate(model, task, limit=40, progress=False)
-    for name, value in HOSTILE[fault].items():
-        setattr(model.generation_config, name, value)
+def test_the_generation_config_has_no_say(tiny, fault):
+    model, tokenizer = tiny
+    prompts = ["C abca=", "C badge=", "R abcde=", "46+12=", "C hahaha="]
+    wanted = generate_answers(model, prompts, max_new_tokens=8, progress=False)
+    assert wanted[1] == "badge"
     users = model.generation_config
-    assert bl.evaluate(model, task, limit=40, progress=False) == wanted
+    ids = tokenizer("abde")["input_ids"]
+    of_the_answers = {
+        "eos_token_id": ids[0],
+        "suppress_tokens": ids,
+        "bad_words_ids": [[i] for i in ids],
+    }
+    for name, value in HOSTILE[fault].items():
+        setattr(users, name, of_the_answers[name] if value == "of the answers" else value)
+    # By itself, transformers obeys.
+    padded = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    obeyed = model.generate(**padded, max_new_tokens=8)[:, padded["input_ids"].shape[1] :]
+    assert tokenizer.batch_decode(obeyed, skip_special_tokens=True) != wanted or fault == "no end"
+    assert generate_answers(model, prompts, max_new_tokens=8, progress=False) == wanted
     assert model.generation_config is users
 
 
@@ -107,10 +115,13 @@ def test_what_fit_teaches_as_the_end_ends_an_answer(tiny):
     assert sum("C" in answer for answer in answers) == 0
 
 
-def test_batch_size_and_order_change_nothing(tiny, task):
+def test_batch_size_and_order_change_nothing(tiny):
     model, _ = tiny
-    rows = task["test"].select(range(60))
+    letters = random.Random(0)
+    words = ["".join(letters.choices("abcdefgh", k=letters.randint(1, 9))) for _ in range(60)]
+    rows = Dataset.from_dict({"prompt": [f"C {word}=" for word in words], "answer": words})
     wanted = bl.evaluate(model, rows, progress=False)
+    assert 0.1 < wanted["exact_match"] <= 1
     turned = rows.select(list(reversed(range(60))))
     for data, size in ((rows, 1), (rows, 7), (turned, 64), (turned, 13)):
         found = bl.evaluate(model, data, batch_size=size, progress=False)

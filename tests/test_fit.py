@@ -134,6 +134,15 @@ def test_what_fails_in_the_first_step_leaves_the_model_as_it_was(tiny, task, mon
     assert [m.training for m in model.modules()] == modes
 
 
+def test_a_history_holds_nothing_of_a_run_that_did_not_begin(tiny, task, monkeypatch):
+    history = bl.RankHistory(every=1)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(sys.modules["beamlora_mini.fit"], "answer_loss", None)
+        bl.fit(tiny[0], task, method=bl.LoRA(r=2), steps=2, history=history, **RUN)
+    bl.fit(tiny[0], task, method=bl.LoRA(r=2), steps=2, history=history, **RUN)
+    assert history.steps == [0, 1, 2]
+
+
 def test_a_wrong_history_is_refused_first(tiny, task):
     with pytest.raises(ValueError, match="history=5: allowed is None or a RankHistory"):
         bl.fit(tiny[0], task, method=bl.LoRA(), steps=2, history=5, **RUN)

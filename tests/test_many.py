@@ -150,3 +150,4 @@ def test_a_trial_that_diverges_stops_alone_and_is_named(tiny):
     assert calm.losses == pytest.approx(alone.losses, rel=1e-3) and calm.diverged is None
     first = next(n for n, loss in enumerate(wild.losses, start=1) if not math.isfinite(loss))
     assert wild.diverged == first and len(wild.losses) == SETTINGS["steps"]
+    assert all(p.grad is None for p in wild.model.parameters())

@@ -274,7 +274,7 @@ class PartlyUsed(nn.Module):
         self.used, self.unused, self.cut = (nn.Linear(8, 8) for _ in range(3))
 
     def forward(self, x):
-        return self.used(x) + self.cut(x).detach()
+        return self.used(x) + 0 * self.cut(x)
 
 
 @every_method

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..layers import AdapterLayer, require_adapters, saving, trainable_parameters, unwrap
+from ..layers import AdapterLayer, require_adapters, unwrap
 from ..layers.frozen import is_conv1d
-from ..layers.targets import find_kept
 from ..methods import DoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -24,34 +24,29 @@ def save_adapter(model: nn.Module, folder: str | Path) -> None:
 
     Every method's update is LoRA's of some rank: BeamLoRA's with its weights folded in, AdaLoRA's and
     IncreLoRA's of other ranks in other modules, PiSSA's and MiLoRA's of rank 2r relative to the
-    original weights, ReLoRA's of all its rounds together; DoRA's is PEFT's own. What is trained whole
-    beside the adapters (`modules_to_save`) is in the folder too.
+    original weights, ReLoRA's of all its rounds together; DoRA's is PEFT's own. Modules with something
+    trained whole beside the adapters are in the folder too, as PEFT's modules_to_save.
 
-    Raises ValueError for a model without adapters, and where something else is trained that such a
-    folder can't hold. An existing folder's other files stay.
+    Raises ValueError for a model without adapters, for DoRA beside other methods, and where a weight or
+    bias under an adapter is trained, which such a folder can't hold. Other files in the folder stay.
     """
     model = unwrap(model)
     layers = require_adapters(model)
-    method = next(iter(layers.values())).method
-    kept = find_kept(model, method.modules_to_save)
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
     for name, layer in layers.items():
-        tensors |= {f"{name}.{part}": tensor for part, tensor in _factors(layer).items()}
-        ranks[name] = len(tensors[f"{name}.lora_A.weight"])
+        for part, parameter in layer.base.named_parameters():
+            if parameter.requires_grad:
+                raise ValueError(
+                    f"model: {name}.{part} is trained under an adapter, and a LoRA folder can't hold it: "
+                    "allowed is a frozen one; call merge_and_unload(model), then save the whole model"
+                )
+    kept = _trained_whole(model)
+    factors = {name: _factors(layer) for name, layer in layers.items()}
+    config = _config(model, layers, {n: len(f["lora_A.weight"]) for n, f in factors.items()}, kept)
+    tensors = {f"{name}.{part}": t for name, own in factors.items() for part, t in own.items()}
     for name, module in kept.items():
-        tensors |= {f"{name}.{part}": p for part, p in module.named_parameters()}
-    own = {id(p) for layer in layers.values() for p in layer.parameters() if p is not None}
-    base = {id(p) for layer in layers.values() for p in layer.base.parameters()}
-    whole = {id(p) for module in kept.values() for p in module.parameters()}
-    for name, parameter in trainable_parameters(model).items():
-        if id(parameter) not in (own - base) | whole:
-            raise ValueError(
-                f"model: {name} is trained beside the adapters, and a LoRA folder can't hold it: allowed "
-                "are adapters and the modules of modules_to_save; call merge_and_unload(model), then "
-                "save the whole model"
-            )
-    config = _config(model, layers, ranks, [name for name, m in kept.items() if _is_trained(m)])
+        tensors |= {
+            f"{name}.{part}": p.clone() for part, p in module.named_parameters(recurse=False)
+        }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     ready = {f"base_model.model.{n}": t.detach().cpu().contiguous() for n, t in tensors.items()}
@@ -61,11 +56,31 @@ def save_adapter(model: nn.Module, folder: str | Path) -> None:
         os.replace(folder / f"{file}.new", folder / file)
 
 
-saving.write_adapters = save_adapter  # what transformers' save_pretrained does with adapters on
+def save_for_trainer(state: dict[str, Tensor], folder: str | Path) -> None:
+    """Write an adapted model's own tensors where transformers' Trainer looks when it resumes: the
+    folder's adapter alone would not bring back what a method remembers."""
+    once = {t.data_ptr(): (name, t) for name, t in reversed(state.items())}
+    tensors = {name: tensor.contiguous() for name, tensor in once.values()}
+    save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
 
 
-def _is_trained(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
+def _trained_whole(model: nn.Module) -> dict[str, nn.Module]:
+    """{name: module} of the modules outside the adapters that hold something trained, and of those
+    tied to them."""
+    outside = {
+        name: module
+        for name, module in model.named_modules()
+        if not isinstance(module, AdapterLayer) and not _is_in_adapter(model, name)
+    }
+    own = {name: list(module.parameters(recurse=False)) for name, module in outside.items()}
+    trained = {p for parameters in own.values() for p in parameters if p.requires_grad}
+    return {name: outside[name] for name, parameters in own.items() if trained & set(parameters)}
+
+
+def _is_in_adapter(model: nn.Module, name: str) -> bool:
+    above = name.split(".")
+    places = (".".join(above[:i]) for i in range(1, len(above)))
+    return any(isinstance(model.get_submodule(place), AdapterLayer) for place in places)
 
 
 def _factors(layer: AdapterLayer) -> dict[str, Tensor]:
@@ -76,9 +91,10 @@ def _factors(layer: AdapterLayer) -> dict[str, Tensor]:
     return {"lora_A.weight": A, "lora_B.weight": B}
 
 
-def _task_type(model: Any) -> str | None:
-    """What PEFT wraps the model as: its wrappers for language models ask for `generate`."""
-    if type(model).__name__.endswith("ForSequenceClassification"):
+def _task_type(model: Any, kept: Collection[str]) -> str | None:
+    """What PEFT wraps the model as: its wrappers for language models ask for `generate`, the one for
+    classifiers saves the whole head."""
+    if {"classifier", "score"} & set(kept):
         return "SEQ_CLS"
     if not getattr(model, "can_generate", bool)():
         return None
@@ -86,23 +102,30 @@ def _task_type(model: Any) -> str | None:
 
 
 def _config(
-    model: Any, layers: dict[str, AdapterLayer], ranks: dict[str, int], kept: list[str]
+    model: Any, layers: dict[str, AdapterLayer], ranks: dict[str, int], kept: Collection[str]
 ) -> dict[str, Any]:
     layer = next(iter(layers.values()))
-    r = max(set(ranks.values()), key=list(ranks.values()).count)
-    others = {name: rank for name, rank in ranks.items() if rank != r}
+    dora = {isinstance(layer.method, DoRA) for layer in layers.values()}
+    if len(dora) > 1:
+        raise ValueError(
+            "model: it carries DoRA and other adapters: allowed is one kind in a folder"
+        )
+    # PEFT divides alpha by the rank again. What most layers have is the config's, the rest patterns.
+    kinds = {name: (ranks[name], layer.scaling * ranks[name]) for name, layer in layers.items()}
+    r, alpha = max(set(kinds.values()), key=list(kinds.values()).count)
+    others = {name: kind for name, kind in kinds.items() if kind != (r, alpha)}
     return {
         "peft_type": "LORA",
-        "task_type": _task_type(model),
+        "task_type": _task_type(model, kept),
+        "modules_to_save": list(kept) or None,
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None),
         "r": r,
-        "lora_alpha": layer.scaling * r,  # PEFT divides by the rank again
-        "rank_pattern": others,
-        "alpha_pattern": {name: layers[name].scaling * rank for name, rank in others.items()},
+        "lora_alpha": alpha,
+        "rank_pattern": {name: rank for name, (rank, _) in others.items()},
+        "alpha_pattern": {name: alpha for name, (_, alpha) in others.items()},
         "lora_dropout": layer.dropout.p,
         "target_modules": list(layers),
-        "modules_to_save": kept or None,
-        "use_dora": isinstance(layer.method, DoRA),
+        "use_dora": dora.pop(),
         "fan_in_fan_out": is_conv1d(layer.base),
         "bias": "none",
         "inference_mode": True,

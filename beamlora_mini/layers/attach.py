@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from ..machine import progress_bar
 from .layer import AdapterLayer
-from .saving import mind_adapters
 from .targets import find_kept, find_targets, warn_passed_by
+
+after_attach: list[Callable[[], None]] = []  # what else is to happen once there are adapters
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -88,7 +90,8 @@ def attach(model: nn.Module, method: Any) -> dict[str, AdapterLayer]:
     replace_modules(
         model, {targets[name]: la.train(targets[name].training) for name, la in layers.items()}
     )
-    mind_adapters()
+    for do in after_attach:
+        do()
     model.__dict__["_trainable_before_attach"] = trainable
     return layers
 
@@ -112,7 +115,8 @@ def replace_modules(model: nn.Module, replacements: dict[nn.Module, nn.Module]) 
 
 
 def detach(model: nn.Module) -> dict[str, AdapterLayer]:
-    """Take every adapter off, in place: the model is as before `attach`. Returns the adapters."""
+    """Take every adapter off, in place: the model is as before `attach`, but for what was trained
+    whole beside them. Returns the adapters."""
     layers = require_adapters(model)
     replace_modules(model, {layer: layer.base for layer in layers.values()})
     for module in model.modules():  # the one that was attached to may lie inside `model`

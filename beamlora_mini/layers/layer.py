@@ -148,7 +148,8 @@ class AdapterLayer(nn.Module):
     def weight(self) -> Tensor:
         """(out, in): the weight of a plain linear layer that does what this one does, W plus the
         update, in W's dtype, for code that reads it instead of calling the layer. Its gradient
-        reaches the adapter; dropout is for calls alone."""
+        reaches the adapter; dropout is for calls alone. It is made anew at each reading: to change
+        W, write to `base.weight`."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.read_weight()
         return WeightToRead.of(self)

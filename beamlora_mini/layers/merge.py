@@ -9,6 +9,7 @@ from torch import nn
 
 from . import frozen
 from .attach import detach, require_adapters, unwrap
+from .targets import head_of
 
 
 def merge(model: nn.Module) -> None:
@@ -43,8 +44,6 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     for layer in layers.values():
         frozen.assign(layer.base, merged.pop(layer))
     inner: Any = unwrap(model)
-    if getattr(inner, "get_output_embeddings", lambda: None)() in [
-        la.base for la in layers.values()
-    ]:
+    if head_of(inner) in [la.base for la in layers.values()]:
         inner.config.tie_word_embeddings = False
     return model

@@ -13,12 +13,19 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 # What can be answered without the numbers.
-SIZES = (Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__)
-FACTS = {
-    *SIZES,
-    *(getattr(Tensor, fact).__get__ for fact in ("dtype", "device", "shape", "ndim", "layout")),
-    *(getattr(Tensor, fact).__get__ for fact in ("is_cuda", "is_meta", "is_sparse", "is_nested")),
-}
+ASKED = ("size", "dim", "numel", "nelement", "is_floating_point", "is_complex", "__len__")
+KNOWN = (
+    "dtype",
+    "device",
+    "shape",
+    "ndim",
+    "layout",
+    "requires_grad",
+    "is_cpu",
+    "is_cuda",
+    "is_meta",
+)
+FACTS = {getattr(Tensor, name) for name in ASKED} | {getattr(Tensor, n).__get__ for n in KNOWN}
 
 
 class WeightToRead(Tensor):
@@ -30,9 +37,10 @@ class WeightToRead(Tensor):
 
     @classmethod
     def of(cls, layer: Any) -> WeightToRead:
-        weight = layer.frozen_weight
-        like = {"dtype": weight.dtype, "device": weight.device}
-        read = Tensor._make_wrapper_subclass(cls, weight.shape, **like)  # type: ignore[attr-defined]
+        stored = next(layer.base.parameters())
+        shape = layer.out_features, layer.in_features
+        like = {"dtype": stored.dtype, "device": stored.device}
+        read = Tensor._make_wrapper_subclass(cls, shape, **like)  # type: ignore[attr-defined]
         read.layer = layer
         return read
 

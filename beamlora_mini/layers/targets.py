@@ -30,7 +30,7 @@ def find_targets(
     linear = {name: module for name, module in modules.items() if frozen.is_adaptable(module)}
     if isinstance(target_modules, str):
         if target_modules == "all-linear":
-            head = _head(model)
+            head = head_of(model)
             chosen = {n: m for n, m in linear.items() if m is not head and not _is_inside(n, kept)}
         else:
             chosen = {n: m for n, m in linear.items() if re.fullmatch(target_modules, n)}
@@ -62,7 +62,7 @@ def find_kept(model: nn.Module, modules_to_save: tuple[str, ...] | None) -> dict
     """
     if modules_to_save is None:
         base = getattr(model, "base_model", None)
-        if not isinstance(base, nn.Module) or _head(model) is not None:
+        if not isinstance(base, nn.Module) or head_of(model) is not None:
             return {}
         parts = {n: m for n, m in model.named_children() if m is not base}
         if base is model:  # a body without a name of its own, as T5's
@@ -86,7 +86,7 @@ def warn_passed_by(
     """Say which matrices "all-linear" does not reach, where they are a good share of the model or a
     linear layer of a type that no adapter fits on. Embeddings, convolutions, norms and heads are not
     counted."""
-    reached = [*targets.values(), *kept.values(), _head(model)]
+    reached = [*targets.values(), *kept.values(), head_of(model)]
     known = {id(p) for m in reached if m is not None for p in m.parameters()}
     unfit = any(
         isinstance(module, nn.Linear) and any(id(p) not in known for p in module.parameters())
@@ -113,7 +113,7 @@ def warn_passed_by(
         )
 
 
-def _head(model: nn.Module) -> nn.Module | None:
+def head_of(model: nn.Module) -> nn.Module | None:
     """A language model's output layer."""
     try:
         return getattr(model, "get_output_embeddings", lambda: None)()

@@ -130,3 +130,10 @@ def test_one_module_in_two_places_gets_one_adapter():
     assert model["first"] is model["second"][0] is layers["first"]
     bl.detach(model)
     assert model["first"] is shared and model["second"][0] is shared
+
+
+def test_every_layer_keeps_its_mode(tiny):
+    model, _ = tiny
+    model.model.layers[1].train()
+    layers = bl.attach(model, bl.LoRA(r=2))
+    assert {name for name, la in layers.items() if la.training} == {n for n in layers if ".1." in n}

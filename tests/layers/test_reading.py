@@ -12,7 +12,7 @@ from tests.helpers import FAMILY, close, every_method, move_, net
 def encoder():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
-    return nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    return nn.TransformerEncoder(layer, 1)
 
 
 def mamba():
@@ -28,6 +28,10 @@ def test_torchs_encoder_is_the_adapted_one_in_every_mode(method):
     assert {name.rsplit(".", 1)[1] for name in layers} == {"out_proj", "linear1", "linear2"}
     move_(model)
     x = torch.randn(2, 5, 16)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        seen = model.train()(x, src_key_padding_mask=padding)[~padding]
+        close(model.eval()(x, src_key_padding_mask=padding)[~padding], seen, 1e-4)
     trained = model.train()(x)
     trained.square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters() if p.requires_grad)
@@ -63,6 +67,8 @@ def test_increlora_scores_a_layer_that_is_read_as_one_that_is_called():
         move_(model)
         layer.gradient.on = True
         y = nn.functional.linear(x, layer.weight, layer.bias) if read else layer(x)
+        if read:  # at a second place too, which adds nothing
+            y = y + 0 * nn.functional.linear(x, layer.weight)
         y.square().sum().backward()
         taken.append(layer.take_score())
     assert taken[0] > 0

@@ -6,19 +6,18 @@ import functools
 import sys
 from typing import Any
 
-from .layer import AdapterLayer
-
-
-def write_adapters(model: Any, folder: Any) -> None:
-    """Put in its place by `interop.peft`: layers know no file formats."""
-    raise NotImplementedError
+from ..layers import AdapterLayer
+from ..layers.attach import after_attach
+from ..layers.targets import head_of
+from .peft import save_adapter, save_for_trainer
 
 
 def mind_adapters() -> None:
     """Let transformers' save_pretrained and resize_token_embeddings look for adapters first.
 
     The one would write names that from_pretrained does not know, which then makes up the projections
-    anew: with adapters on it writes them, as a PEFT folder (see `save_adapter`). The other would put
+    anew: with adapters on it writes them, as a PEFT folder (see `save_adapter`), and for the Trainer,
+    which hands over a state_dict, also what it resumes from. The other would put
     a new head in an adapted one's place, and is refused. Both look when they are called, so that it
     does not matter where in a model the adapters sit, which copy it is, and when they are taken off.
     """
@@ -37,15 +36,22 @@ def mind_adapters() -> None:
                 "push_to_hub=True: the model carries adapters: allowed is False; save the folder, then "
                 "upload it"
             )
-        return write_adapters(self, save_directory) if is_main_process else None
+        if is_main_process:
+            save_adapter(self, save_directory)
+            if "state_dict" in kwargs:
+                save_for_trainer(kwargs["state_dict"] or self.state_dict(), save_directory)
+        return None
 
     @functools.wraps(resize)
     def resize_token_embeddings(self, *args, **kwargs):
-        if isinstance(self.get_output_embeddings(), AdapterLayer):
+        if isinstance(head_of(self), AdapterLayer):
             raise RuntimeError(  # noqa: TRY004
                 "resize_token_embeddings: the output head carries an adapter: resize first, then attach"
             )
         return resize(self, *args, **kwargs)
 
-    vars(save_pretrained)["minds_adapters"] = True
+    setattr(save_pretrained, "minds_adapters", True)  # noqa: B010
     model.save_pretrained, model.resize_token_embeddings = save_pretrained, resize_token_embeddings
+
+
+after_attach.append(mind_adapters)
