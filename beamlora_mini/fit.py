@@ -102,7 +102,7 @@ def fit(
                 batch = collate(examples, pad, device_of(model))
                 loss = answer_loss(model, batch)
                 total = loss + run.loss()
-                if not math.isfinite(float(total)):
+                if not math.isfinite(total.item()):
                     raise FloatingPointError(
                         _diverged(run, total, tokenizer.decode(examples[0][0]))
                     )
@@ -124,7 +124,7 @@ def fit(
 
 def _diverged(run: Run, loss: Tensor, prompt: str) -> str:
     return (
-        f"step {run.n + 1}: the loss is {float(loss)} on the batch whose first prompt is {prompt[:60]!r}; the "
+        f"step {run.n + 1}: the loss is {loss.item()} on the batch whose first prompt is {prompt[:60]!r}; the "
         f"weights are those after step {run.n}. Lower lr={run.settings['lr']:g}, lengthen the warmup, "
         "or compute in a wider dtype (float16 overflows where bfloat16 and float32 do not)"
     )

@@ -83,6 +83,7 @@ def test_a_head_that_is_trained_whole_is_in_the_folder(tmp_path):
 def test_a_model_that_does_not_generate_is_not_called_one_that_does(tmp_path):
     sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24}
     config = BertConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
+    torch.manual_seed(0)
     clean = BertForMaskedLM(config).eval()
     model = trained(copy.deepcopy(clean), bl.LoRA(r=2))
     bl.save_adapter(model, tmp_path)
@@ -108,6 +109,7 @@ def test_what_is_trained_whole_is_in_the_folder_and_so_is_what_is_tied_to_it(tin
 
 def test_a_head_that_is_partly_adapted_or_frozen(tmp_path):
     sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    torch.manual_seed(0)
     clean = RobertaForSequenceClassification(RobertaConfig(**sizes, num_attention_heads=2)).eval()
     model = trained(copy.deepcopy(clean), bl.LoRA(r=2, target_modules=["query", "dense"]))
     assert "classifier.dense" in bl.adapter_layers(model)
