@@ -145,8 +145,7 @@ class Attempt:
             raise _Wrong(f"{self.name} returned None; return {self.asked}", by_value=False)
         for name, value in inputs.items():
             if not _is_unchanged(given[name], value):
-                words = f"the {name} that was handed in has changed; work on a copy"
-                raise _Wrong(words, by_value=False)
+                raise _Wrong(f"you changed the input `{name}`; work on a copy", by_value=False)
         return got
 
 
@@ -166,8 +165,19 @@ def compare(
         got = read(attempt(**inputs))
         wanted = read(truth(*copy.deepcopy(inputs).values()))
         if first is None and not is_same(got, wanted):
-            first = f"for {show(inputs)} it should be {show(wanted)}, you said {show(got)}"
+            given = ", ".join(f"{name}={show(value)}" for name, value in inputs.items())
+            first = f"for {given} " + _difference(got, wanted)
     expect(first is None, first or "")
+
+
+def _difference(got: object, wanted: object) -> str:
+    """What was expected and what came: of two tensors of one shape, where they differ most."""
+    what = "it"
+    if isinstance(wanted, torch.Tensor) and got.shape == wanted.shape:
+        place = tuple(map(int, torch.unravel_index((got - wanted).abs().argmax(), wanted.shape)))
+        what = f"entry {list(place)}"
+        got, wanted = float(got[place]), float(wanted[place])
+    return f"{what} should be {show(wanted)}, you said {show(got)}"
 
 
 def number(got: object) -> float:
@@ -235,14 +245,13 @@ def _is_unchanged(now: object, before: object) -> bool:
 def show(value: object) -> str:
     """A value as a message names it: short, numbers with four digits."""
     if isinstance(value, dict):
-        return ", ".join(f"{name}={show(part)}" for name, part in value.items())
+        return "{" + ", ".join(f"{name!r}: {show(part)}" for name, part in value.items()) + "}"
     if isinstance(value, torch.Tensor):
         few = value.numel() <= 16
         return show(value.tolist()) if few else f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, (list, tuple)):
         left, right = "[]" if isinstance(value, list) else "()"
-        inner = (f"({show(v)})" if isinstance(v, dict) else show(v) for v in value)
-        return left + ", ".join(inner) + right
+        return left + ", ".join(map(show, value)) + right
     if isinstance(value, nn.Module):
         return "a layer"
     return f"{value:.4g}" if isinstance(value, float) else repr(value)

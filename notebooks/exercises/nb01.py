@@ -195,7 +195,7 @@ def gradients_at_the_start(answer):
         """,
     ],
     wrong={
-        "weight that was handed in has changed": """
+        "you changed the input `weight`": """
         def merge_two(weight, first, second):
             for layer in (first, second):
                 weight += (layer.scaling * layer.lora_B @ layer.lora_A).detach()

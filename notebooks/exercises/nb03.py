@@ -260,7 +260,7 @@ def highest_rank(answer):
             mask = mask.view_as(exp_avg)
             return exp_avg * mask, exp_avg_sq * mask
         """,
-        "exp_avg that was handed in has changed": """
+        "you changed the input `exp_avg`": """
         def reset_moments(exp_avg, exp_avg_sq, keep):
             size = exp_avg.abs().flatten()
             mask = torch.zeros_like(size)

@@ -132,7 +132,7 @@ def kept_ranks(answer):
         """,
     ],
     wrong={
-        "It does not fall along a line": """
+        "It does not fall along a line.": """
         def half_pruned(total, tinit, tfinal, first, last):
             return tinit + (total - tfinal - tinit) // 2
         """,
@@ -163,7 +163,7 @@ def kept_ranks(answer):
                 if first - rank_budget(t + 1, total, tinit, tfinal, first, last) >= (first - last) / 2:
                     return t
         """,
-        "At `total - tfinal` the pruning ends": """
+        "At `total - tfinal` the pruning ends.": """
         def half_pruned(total, tinit, tfinal, first, last):
             for t in range(total):
                 if first - rank_budget(t, total, tinit, 0, first, last) >= (first - last) / 2:

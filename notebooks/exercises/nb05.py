@@ -31,7 +31,7 @@ from .common import compare, exercise, expect, number, watch_products
         def same_path(lr, old, new, optimizer):
             return lr * new / old
         """,
-        "This is the inverse": """
+        "This is the inverse.": """
         def same_path(lr, old, new, optimizer):
             return lr * (old / new) ** (1 if optimizer == "adam" else 2)
         """,
@@ -39,15 +39,15 @@ from .common import compare, exercise, expect, number, watch_products
         def same_path(lr, old, new, optimizer):
             return lr * (new / old) ** 2
         """,
-        "SGD's steps must change too": """
+        "SGD's steps must change too.": """
         def same_path(lr, old, new, optimizer):
             return lr if optimizer == "sgd" else lr * new / old
         """,
-        "Adam's steps must change too": """
+        "Adam's steps must change too.": """
         def same_path(lr, old, new, optimizer):
             return lr if optimizer == "adam" else lr * (new / old) ** 2
         """,
-        "It is the other way round": """
+        "It is the other way round.": """
         def same_path(lr, old, new, optimizer):
             return lr * (new / old) ** (2 if optimizer == "adam" else 1)
         """,

@@ -36,7 +36,7 @@ from .common import compare, exercise, expect, is_close, number, several, tensor
         def p_for(importance, k):
             return float(importance[:k].sum() / importance.sum())
         """,
-        "A rank is pruned if the sum with it exceeds p": """
+        "A rank is pruned if the sum with it exceeds p.": """
         def p_for(importance, k):
             ordered = importance.sort(descending=True).values
             return float(ordered[: k - 1].sum() / ordered.sum())
@@ -96,7 +96,7 @@ def p_for(answer):
         """,
     ],
     wrong={
-        "This lora_alpha is the old one": """
+        "This lora_alpha is the old one.": """
         def shrink(layer, mask):
             A = layer.lora_A[~mask]
             return A, layer.lora_B[:, ~mask], layer.scaling * len(layer.lora_A)
@@ -124,13 +124,13 @@ def p_for(answer):
             A, B = layer.lora_A * ~mask[:, None], layer.lora_B * ~mask
             return A, B, layer.scaling * len(A)
         """,
-        "layer that was handed in has changed": """
+        "you changed the input `layer`": """
         def shrink(layer, mask):
             A, B = layer.lora_A[~mask], layer.lora_B[:, ~mask]
             layer.lora_B.data[:, mask] = 0
             return A, B, layer.scaling * len(A)
         """,
-        "mask that was handed in has changed": """
+        "you changed the input `mask`": """
         def shrink(layer, mask):
             mask.logical_not_()
             A, B = layer.lora_A[mask], layer.lora_B[:, mask]
@@ -236,7 +236,7 @@ def shrink(answer):
         def top_k_with_a_floor(importances, total):
             return {name: values < values.max() for name, values in importances.items()}
         """,
-        "importances that was handed in has changed": """
+        "you changed the input `importances`": """
         def top_k_with_a_floor(importances, total):
             for values in importances.values():
                 values[values.argmax()] = float("inf")

@@ -64,7 +64,7 @@ from .common import exercise, expect, is_close, several, tensor
             wide_out[:, unit + 1] *= 1 - share
             return W_in[g], wide_out
         """,
-        "W_out that was handed in has changed": """
+        "you changed the input `W_out`": """
         def widen_unevenly(W_in, W_out, unit, share):
             copy = (1 - share) * W_out[:, unit : unit + 1]
             W_out[:, unit] *= share
@@ -242,7 +242,7 @@ def tie_again(answer):
                 A[rank], B[:, rank] = A[source] / 2, B[:, source] / 2
             return A, B
         """,
-        "B that was handed in has changed": """
+        "you changed the input `B`": """
         def copy_into(A, B, slot, source):
             A = A.clone()
             A[slot] = A[source]

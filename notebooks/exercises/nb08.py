@@ -134,7 +134,7 @@ def twins_part(answer):
         """,
     ],
     wrong={
-        "Only one of the two gets noise": """
+        "Only one of the two gets noise.": """
         def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
             A[slot] = A[source] + noise
@@ -157,14 +157,14 @@ def twins_part(answer):
             B[:, slot] = 0
             return A, B
         """,
-        "The source counts twice": """
+        "The source counts twice.": """
         def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
             A[slot], A[source] = A[source] + noise, A[source] - noise
             B[:, slot] = B[:, source]
             return A, B
         """,
-        "B that was handed in has changed": """
+        "you changed the input `B`": """
         def split_apart(A, B, slot, source, noise):
             A = A.clone()
             A[slot] = A[source] + noise
@@ -246,7 +246,7 @@ def split_apart(answer):
         """,
     ],
     wrong={
-        "It is not 1": """
+        "It is not 1.": """
         def surge(n, k, beta1=0.9, beta2=0.999):
             return 1.0
         """,

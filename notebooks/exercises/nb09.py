@@ -148,7 +148,7 @@ def threshold(answer):
                 now[slot] = source
             return now
         """,
-        "events that was handed in has changed": """
+        "you changed the input `events`": """
         def ancestors(r, events):
             now = list(range(r))
             while events:
@@ -224,7 +224,7 @@ def ancestors(answer):
         def pair_weight(w_slot, w_source):
             return 2.0
         """,
-        "The mean of two scores is the root of the product": """
+        "The mean of two scores is the root of the product.": """
         def pair_weight(w_slot, w_source):
             return 2 * w_slot * w_source
         """,
@@ -236,7 +236,7 @@ def ancestors(answer):
 )
 def pair_weight(answer):
     """What slot and source weigh together after their scores are averaged."""
-    pairs = [(0.3, 1.7), (2.0, 0.5), (1.0, 1.0), *(2 * torch.rand(8, 2) + 0.02).tolist()]
+    pairs = [(0.4, 1.7), (2.0, 0.5), (1.0, 1.0), *(2 * torch.rand(8, 2) + 0.02).tolist()]
 
     def truth(w_slot, w_source):
         scores = 0.05 * torch.tensor([w_slot, w_source]).double().log()

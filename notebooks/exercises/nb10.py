@@ -37,7 +37,7 @@ from .common import compare, exercise, expect, number
         def result(answer):
             return answer.split("####")[-1].strip().replace(",", "") if "####" in answer else None
         """,
-        "Without the mark there is no result": r"""
+        "Without the mark there is no result.": r"""
         import re
         def result(answer):
             return re.search(r"-?\d[\d,]*", answer.split("####")[-1]).group().replace(",", "")
@@ -158,7 +158,7 @@ def result(answer):
             attention = 4 * hidden + 2 * heads * d
             return config.num_hidden_layers * r * (attention + 2 * (hidden + inner))
         """,
-        "config that was handed in has changed": """
+        "you changed the input `config`": """
         def adapter_size(config, r):
             hidden, inner, d = config.hidden_size, config.intermediate_size, config.head_dim
             config.num_attention_heads += config.num_key_value_heads
@@ -220,7 +220,7 @@ def adapter_size(answer):
         def with_examples(rows, prompt):
             return "\n\n".join([*(row["prompt"] for row in rows), prompt])
         """,
-        "The new question comes last": r"""
+        "The new question comes last.": r"""
         def with_examples(rows, prompt):
             shown = [f"{row['prompt']}\n{row['answer']}" for row in rows]
             return "\n\n".join([prompt, *shown])
@@ -247,7 +247,7 @@ def adapter_size(answer):
         def with_examples(rows, prompt):
             return [*rows, prompt]
         """,
-        "rows that was handed in has changed": r"""
+        "you changed the input `rows`": r"""
         def with_examples(rows, prompt):
             rows.append({"prompt": prompt, "answer": ""})
             return "\n\n".join(f"{row['prompt']}\n{row['answer']}" for row in rows)
