@@ -6,16 +6,16 @@ from torch import nn
 import beamlora_mini as bl
 from beamlora_mini import ranks
 
-from .common import exercise, expect, is_close
+from .common import compare, exercise, expect, is_close, number, several, tensor
 
-_TWINS = (
-    "AdamW, moments copied from the source",
-    "AdamW, moments kept",
-    "plain SGD, no moments",
-    "AdamW with decay, moments copied from the source",
-    "AdamW, moments copied, b of both halved",
-    "AdamW, moments copied, b of the slot negated",
-)
+_TWINS = {  # each with what to think of
+    "AdamW, moments copied from the source": "both have the same gradients and the same memory",
+    "AdamW, moments kept": "the slot's memory is that of the rank it was",
+    "plain SGD, no moments": "both have the same gradients, and there is no memory",
+    "AdamW with decay, moments copied from the source": "decay shrinks both alike",
+    "AdamW, moments copied, b of both halved": "both are halved alike",
+    "AdamW, moments copied, b of the slot negated": "the gradient of the slot's a turns round",
+}
 
 
 def _copies_part(line: str) -> bool:
@@ -43,61 +43,67 @@ def _copies_part(line: str) -> bool:
     return not torch.allclose(layer.lora_A[0], layer.lora_A[1], atol=1e-9)
 
 
+_TABLE = """
+    twins_part = {
+        "AdamW, moments copied from the source": False,
+        "AdamW, moments kept": True,
+        "plain SGD, no moments": False,
+        "AdamW with decay, moments copied from the source": False,
+        "AdamW, moments copied, b of both halved": False,
+        "AdamW, moments copied, b of the slot negated": True,
+    }
+"""
+
+
 @exercise(
     "08.1",
-    solution="""
-        twins_part = {
-            "AdamW, moments copied from the source": False,
-            "AdamW, moments kept": True,
-            "plain SGD, no moments": False,
-            "AdamW with decay, moments copied from the source": False,
-            "AdamW, moments copied, b of both halved": False,
-            "AdamW, moments copied, b of the slot negated": True,
-        }
-    """,
-    wrong=[
-        """
-        twins_part = {  # another memory would not matter
-            "AdamW, moments copied from the source": False,
-            "AdamW, moments kept": False,
-            "plain SGD, no moments": False,
-            "AdamW with decay, moments copied from the source": False,
-            "AdamW, moments copied, b of both halved": False,
-            "AdamW, moments copied, b of the slot negated": True,
-        }
-        """,
-        """
-        twins_part = {  # a negated twin would follow its source
-            "AdamW, moments copied from the source": False,
-            "AdamW, moments kept": True,
-            "plain SGD, no moments": False,
-            "AdamW with decay, moments copied from the source": False,
-            "AdamW, moments copied, b of both halved": False,
-            "AdamW, moments copied, b of the slot negated": False,
-        }
-        """,
-        """
-        twins_part = {  # decay would part them
-            "AdamW, moments copied from the source": False,
-            "AdamW, moments kept": True,
-            "plain SGD, no moments": False,
-            "AdamW with decay, moments copied from the source": True,
-            "AdamW, moments copied, b of both halved": False,
-            "AdamW, moments copied, b of the slot negated": True,
-        }
-        """,
+    solution=_TABLE,
+    right=[
+        _TABLE.replace("True", "1").replace("False", "0"),
+        _TABLE.replace("True", "torch.tensor(True)").replace("False", "0.0"),
+        _TABLE.replace("True", "torch.ones(1).numpy()[0] > 0"),
+        _TABLE + "    twins_part = dict(reversed(twins_part.items()))",
     ],
+    wrong={
+        "'AdamW, moments copied from the source': both": (
+            _TABLE + "    twins_part['AdamW, moments copied from the source'] = True"
+        ),
+        "'AdamW, moments kept': the slot's memory": (
+            _TABLE + "    twins_part['AdamW, moments kept'] = False"
+        ),
+        "and there is no memory": _TABLE + "    twins_part['plain SGD, no moments'] = True",
+        "decay shrinks both alike": (
+            _TABLE + "    twins_part['AdamW with decay, moments copied from the source'] = True"
+        ),
+        "both are halved alike": (
+            _TABLE + "    twins_part['AdamW, moments copied, b of both halved'] = True"
+        ),
+        "the gradient of the slot's a turns round": (
+            _TABLE + "    twins_part['AdamW, moments copied, b of the slot negated'] = False"
+        ),
+        "the line 'plain SGD, no moments' is still open": (
+            _TABLE + "    del twins_part['plain SGD, no moments']"
+        ),
+        "answer True or False, not": _TABLE.replace("True", "'yes'").replace("False", "'no'"),
+        "fill in all six lines": "twins_part = {}",
+    },
 )
 def twins_part(answer):
     """Which exact copies of a rank training pulls apart."""
-    expect(isinstance(answer, dict) and None not in answer.values(), "fill in all six lines")
-    for line, parts in {line: _copies_part(line) for line in _TWINS}.items():
-        expect(line in answer, f"the line {line!r} is missing")
-        expect(answer[line] is parts, f"{line!r}: follow both ranks through one step again")
+    filled = answer if isinstance(answer, dict) else {}
+    open_lines = [line for line in _TWINS if filled.get(line) is None or filled[line] is ...]
+    expect(len(open_lines) < len(_TWINS), "fill in all six lines")
+    for line, reason in _TWINS.items():
+        expect(line not in open_lines, f"the line {line!r} is still open")
+        said = answer[line]
+        clear = not isinstance(said, str) and said in (0, 1)
+        expect(clear, f"{line!r}: answer True or False, not {said!r}")
+        expect(bool(said) == _copies_part(line), f"{line!r}: {reason}")
 
 
 @exercise(
     "08.2",
+    asked="A and B",
     solution="""
         def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
@@ -107,99 +113,175 @@ def twins_part(answer):
             B[:, slot] = B[:, source]
             return A, B
     """,
-    wrong=[
+    right=[
         """
-        def split_apart(A, B, slot, source, noise):  # only one gets noise: the function changes
+        def split_apart(A, B, slot, source, noise):  # the noise the other way, and more of it
+            A, B = A.double().numpy().copy(), B.clone()
+            A[slot] = A[source] - 2 * noise.numpy()
+            A[source] += 2 * noise.numpy()
+            B[:, source] *= 0.5
+            B[:, slot] = B[:, source]
+            return [A, B]
+        """,
+        """
+        def split_apart(A, B, slot, source, noise):  # a quarter and three quarters
+            rows, columns = A.tolist(), B.T.tolist()
+            rows[slot] = [a + 3 * n for a, n in zip(rows[source], noise.tolist())]
+            rows[source] = [a - n for a, n in zip(rows[source], noise.tolist())]
+            columns[slot] = [b / 4 for b in columns[source]]
+            columns[source] = [3 * b / 4 for b in columns[source]]
+            return torch.tensor(rows), torch.tensor(columns).T
+        """,
+    ],
+    wrong={
+        "Only one of the two gets noise.": """
+        def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
             A[slot] = A[source] + noise
             B[:, source] = B[:, source] / 2
             B[:, slot] = B[:, source]
             return A, B
         """,
-        """
-        def split_apart(A, B, slot, source, noise):  # a plain split
+        "rows of A are the same": """
+        def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
             A[slot] = A[source]
             B[:, source] = B[:, source] / 2
             B[:, slot] = B[:, source]
             return A, B
         """,
-        """
-        def split_apart(A, B, slot, source, noise):  # the noise is silent: b = 0
+        "the slot has no b": """
+        def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
             A[slot] = A[source] + noise
             B[:, slot] = 0
             return A, B
         """,
-        """
-        def split_apart(A, B, slot, source, noise):  # counts the source twice
+        "The source counts twice.": """
+        def split_apart(A, B, slot, source, noise):
             A, B = A.clone(), B.clone()
             A[slot], A[source] = A[source] + noise, A[source] - noise
             B[:, slot] = B[:, source]
             return A, B
         """,
-        """
-        def split_apart(A, B, slot, source, noise):  # changes what it was given
+        "you changed the input `B`": """
+        def split_apart(A, B, slot, source, noise):
+            A = A.clone()
             A[slot] = A[source] + noise
             A[source] = A[source] - noise
             B[:, source] = B[:, source] / 2
             B[:, slot] = B[:, source]
             return A, B
         """,
-    ],
+        "multiple of noise": """
+        def split_apart(A, B, slot, source, noise):
+            A, B = A.clone(), B.clone()
+            A[slot], A[source] = A[source] * 1.5, A[source] * 0.5
+            B[:, source] = B[:, source] / 2
+            B[:, slot] = B[:, source]
+            return A, B
+        """,
+        "the other ranks have changed": """
+        def split_apart(A, B, slot, source, noise):
+            A, B = A.clone(), B / 2
+            A[slot] = A[source] + noise
+            A[source] = A[source] - noise
+            B[:, slot] = B[:, source]
+            return A, B
+        """,
+    },
 )
 def split_apart(answer):
     """Split a rank such that the twins differ and the function does not."""
-    torch.manual_seed(0)
-    A, B, noise = torch.randn(4, 6), torch.randn(5, 4), torch.randn(6)
-    kept = A.clone(), B.clone()
-    wanted = B @ A - torch.outer(B[:, 1], A[1])
-    got = answer(A, B, 1, 3, noise)
-    expect(got is not None, "split_apart returned None; return A and B")
-    new_A, new_B = got
-    expect(torch.equal(A, kept[0]) and torch.equal(B, kept[1]), "change copies of A and B")
-    expect(is_close(new_B @ new_A, wanted), "slot and source do not add what the source added")
-    expect(new_B[:, [1, 3]].norm(dim=0).min() > 0, "one of the two has no b left: it is no twin")
-    apart = new_A[1] - new_A[3]
-    along = (apart @ noise) / (noise @ noise)
-    expect(apart.norm() > 1e-3, "the twins' rows of A are the same: they will never part")
-    expect(is_close(apart, along * noise), "the rows of A should differ by a multiple of noise")
-    others = [0, 2]
-    expect(
-        torch.equal(new_A[others], A[others]) and torch.equal(new_B[:, others], B[:, others]),
-        "the other ranks have changed",
-    )
+
+    def read(got):
+        A, B = several(got, 2, "A and B")
+        return tensor(A, "A"), tensor(B, "B")
+
+    answer.read = read
+    for r, inputs, outputs, slot, source in ((4, 6, 5, 1, 3), (5, 4, 7, 2, 0)):
+        A, B, noise = torch.randn(r, inputs), torch.randn(outputs, r), torch.randn(inputs)
+        got = answer(A=A, B=B, slot=slot, source=source, noise=noise)
+        new_A, new_B = read(got)
+        given = f"slot={slot}, source={source} of {r} ranks"
+        shapes = new_A.shape == A.shape and new_B.shape == B.shape
+        expect(shapes, f"{given}: A and B should have the shapes they had")
+        others = [k for k in range(r) if k not in (slot, source)]
+        same = is_close(new_A[others], A[others]) and is_close(new_B[:, others], B[:, others])
+        expect(same, f"{given}: the other ranks have changed")
+        for name, rank in (("slot", slot), ("source", source)):
+            sends = bool(new_B[:, rank].norm() > 1e-3)
+            expect(sends, f"{given}: the {name} has no b left, so it is no twin")
+        pair = [slot, source]
+        expect(
+            is_close(new_B[:, pair] @ new_A[pair], torch.outer(B[:, source], A[source])),
+            f"{given}: slot and source together do not add what the source added",
+        )
+        apart = new_A[slot] - new_A[source]
+        expect(apart.norm() > 1e-3, f"{given}: the rows of A are the same, they will never part")
+        along = (apart @ noise.double()) / (noise @ noise)
+        expect(
+            is_close(apart, along * noise),
+            f"{given}: the rows of A should differ by a multiple of noise",
+        )
 
 
 @exercise(
     "08.3",
+    asked="a number",
     solution="""
         def surge(n, k, beta1=0.9, beta2=0.999):
             m_hat = (1 - beta1**k) / (1 - beta1 ** (n + k))
             v_hat = (1 - beta2**k) / (1 - beta2 ** (n + k))
             return m_hat / v_hat**0.5
     """,
-    wrong=[
+    right=[
         """
+        def surge(n, k, beta1=0.9, beta2=0.999):
+            m = v = 0.0
+            for _ in range(k):
+                m, v = beta1 * m + (1 - beta1), beta2 * v + (1 - beta2)
+            v_hat = torch.tensor(v / (1 - beta2 ** (n + k)), dtype=torch.float64)
+            return m / (1 - beta1 ** (n + k)) / v_hat.sqrt()
+        """,
+    ],
+    wrong={
+        "It is not 1.": """
         def surge(n, k, beta1=0.9, beta2=0.999):
             return 1.0
         """,
-        """
-        def surge(n, k, beta1=0.9, beta2=0.999):  # no correction
+        "The correction by the counter is missing.": """
+        def surge(n, k, beta1=0.9, beta2=0.999):
             return (1 - beta1**k) / (1 - beta2**k) ** 0.5
         """,
-        """
-        def surge(n, k, beta1=0.9, beta2=0.999):  # the counter stands still
+        "The counter goes on: n + k at the k-th update.": """
+        def surge(n, k, beta1=0.9, beta2=0.999):
             m_hat = (1 - beta1**k) / (1 - beta1 ** (n + 1))
             return m_hat / ((1 - beta2**k) / (1 - beta2 ** (n + 1))) ** 0.5
         """,
-    ],
+        "The counter is n + k, not n + k - 1.": """
+        def surge(n, k, beta1=0.9, beta2=0.999):
+            m_hat = (1 - beta1**k) / (1 - beta1 ** max(n + k - 1, 1))
+            return m_hat / ((1 - beta2**k) / (1 - beta2 ** max(n + k - 1, 1))) ** 0.5
+        """,
+        "The second moment's root is missing.": """
+        def surge(n, k, beta1=0.9, beta2=0.999):
+            m_hat = (1 - beta1**k) / (1 - beta1 ** (n + k))
+            return m_hat / ((1 - beta2**k) / (1 - beta2 ** (n + k)))
+        """,
+        "The update is divided by the root of the second moment.": """
+        def surge(n, k, beta1=0.9, beta2=0.999):
+            return (1 - beta1**k) / (1 - beta1 ** (n + k))
+        """,
+    },
 )
 def surge(answer):
     """The k-th Adam update of a rank whose moments were zeroed after step n."""
-    for n, k, betas in ((0, 3, (0.9, 0.999)), (100, 1, (0.9, 0.999)), (5000, 12, (0.8, 0.99))):
+    settings = ((100, 1), (40, 7, 0.8, 0.99), (0, 3), (5000, 12, 0.8, 0.99), (7, 5, 0.95, 0.98))
+
+    def truth(n, k, beta1=0.9, beta2=0.999):
         p = torch.zeros(1, dtype=torch.double, requires_grad=True)
-        optimizer = torch.optim.Adam([p], lr=1.0, betas=betas, eps=0.0)
+        optimizer = torch.optim.Adam([p], lr=1.0, betas=(beta1, beta2), eps=0.0)
         p.grad = torch.ones_like(p)
         optimizer.step()
         state = optimizer.state[p]
@@ -209,9 +291,7 @@ def surge(answer):
         for _ in range(k):
             before = p.item()
             optimizer.step()
-        wanted, got = before - p.item(), answer(n, k, *betas)
-        expect(got is not None, "surge returned None; return a number")
-        expect(
-            abs(got - wanted) < 1e-6,
-            f"update {k} after step {n} with betas {betas}: {wanted:.4f}, you said {got:.4f}",
-        )
+        return before - p.item()
+
+    cases = [dict(zip(("n", "k", "beta1", "beta2"), setting)) for setting in settings]
+    compare(answer, cases, truth, number)
