@@ -90,7 +90,10 @@ class Run:
         # The schedule first: it may add parameter groups, which the learning rates then count.
         self.schedule = self.method.schedule(self.model, optimizer, steps)
         self.rate = self.method.lr_scheduler(optimizer, round(warmup * steps), steps)
-        self._unheard, self._listened = dict(self.schedule.layers), 0
+        # All of A and B zero is an adapter that was pruned away, and can't learn.
+        layers = self.schedule.layers.items()
+        self._unheard = {n: la for n, la in layers if la.lora_A.any() or la.lora_B.any()}
+        self._listened = 0
         of_method = {f"method.{name}": value for name, value in vars(self.method).items()}
         of_run = {
             "method": type(self.method).__name__, **of_method, "steps": steps, "lr": lr,

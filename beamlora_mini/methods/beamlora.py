@@ -67,7 +67,8 @@ class BeamSchedule(RankSchedule):
         self.lag = method.period // 2 if method.snapshot_lag is None else method.snapshot_lag
         self.end_step = method.end_step or max(1, 2 * total_steps // 3)
         self.snapshot: Snapshot | Any = None
-        if not any(self.is_event(n) for n in range(method.period, total_steps, method.period)):
+        some = any(self.is_event(n) for n in range(method.period, total_steps, method.period))
+        if not some and method.period != total_steps:  # which says that none is wanted
             warnings.warn(
                 f"period={method.period}, first_event={method.first_event}: no event falls into "
                 f"total_steps={total_steps} (the last one leaves a period after it): no rank is pruned",
