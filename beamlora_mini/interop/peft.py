@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..layers import AdapterLayer, require_adapters, unwrap
+from ..layers import AdapterLayer, adapter_layers, require_adapters, unwrap
 from ..layers.frozen import is_conv1d
 from ..methods import DoRA
 
@@ -67,20 +67,11 @@ def save_for_trainer(state: dict[str, Tensor], folder: str | Path) -> None:
 def _trained_whole(model: nn.Module) -> dict[str, nn.Module]:
     """{name: module} of the modules outside the adapters that hold something trained, and of those
     tied to them."""
-    outside = {
-        name: module
-        for name, module in model.named_modules()
-        if not isinstance(module, AdapterLayer) and not _is_in_adapter(model, name)
-    }
+    inside = {m for layer in adapter_layers(model).values() for m in layer.modules()}
+    outside = {name: module for name, module in model.named_modules() if module not in inside}
     own = {name: list(module.parameters(recurse=False)) for name, module in outside.items()}
     trained = {p for parameters in own.values() for p in parameters if p.requires_grad}
     return {name: outside[name] for name, parameters in own.items() if trained & set(parameters)}
-
-
-def _is_in_adapter(model: nn.Module, name: str) -> bool:
-    above = name.split(".")
-    places = (".".join(above[:i]) for i in range(1, len(above)))
-    return any(isinstance(model.get_submodule(place), AdapterLayer) for place in places)
 
 
 def _factors(layer: AdapterLayer) -> dict[str, Tensor]:

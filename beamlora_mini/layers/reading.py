@@ -48,10 +48,7 @@ class WeightToRead(Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if func in FACTS:
             return super().__torch_function__(func, types, args, kwargs or {})
-        args, kwargs = tree_map_only(
-            cls, lambda read: read.layer.read_weight(), (args, kwargs or {})
-        )
-        return func(*args, **kwargs)
+        return cls.__torch_dispatch__(func, types, args, kwargs)
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
