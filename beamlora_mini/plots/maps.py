@@ -135,4 +135,5 @@ def _frame(values: Any, rows: Any, columns: Any) -> pd.DataFrame:
         grid = pd.DataFrame([_array(v) for v in values.values()], index=list(values))
         return grid if columns is None else grid.set_axis(list(columns), axis=1)
     grid = _array(values)
-    return pd.DataFrame(grid, index=rows, columns=columns)
+    names = (None if given is None else list(given) for given in (rows, columns))
+    return pd.DataFrame(grid, *names)
