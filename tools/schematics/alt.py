@@ -6,5 +6,5 @@ ALT = {
     "river over training: streams of equal width at first; at two moments weak streams end and strong "
     "ones fork into copies. Below, the series as a line with fourteen numbered stops, from LoRA by hand "
     "to what is lost.",
-    "01": "x", "02": "x", "03": "x", "04": "x", "05": "x", "06": "x", "07": "x", "08": "x",
+    "01": "x", "02": "x", "03": "x", "04": "x", "05": "x", "06": "x", "07": "x", "08": "x", "09": "x", "10": "x", "13": "x", "14": "x",
 }

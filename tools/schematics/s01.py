@@ -35,7 +35,7 @@ def equation(picture: Picture) -> None:
 def lens(picture: Picture) -> None:
     """The corner where B and A meet, enlarged: four columns, four rows."""
     left, top, thick, long = 572, 196, 13, 120
-    picture.arrow((340 + BREADTH + 14, TOP + 20), (left - 88, TOP + 34), ink="soft", width=1.6, bend=12)
+    picture.arrow((340 + BREADTH + 16, top + 60), (left - 90, top + 60), ink="soft")
     picture.block(left, top, long, long, "absent")
     for k in range(RANK):
         solid = k == 1

@@ -32,9 +32,9 @@ def turning(picture: Picture, top: float, words: str, dora: bool) -> None:
         tip = (x + 178 * share, y - 118 * share)
         picture.arrow((x, y), tip, ink="blue", width=4)
         for way in (1, -1):
-            start = (tip[0] + way * 178 * 0.05, tip[1] - way * 118 * 0.05)
-            picture.arrow(start, (start[0] + way * 26, start[1] - way * 17), ink="vermilion", width=2)
-        picture.text(tip[0] + 46, tip[1] + 4, "m", size=19, ink="vermilion", bold=True)
+            start = (tip[0] - 7, tip[1] - 11)
+            picture.arrow(start, (start[0] + way * 29, start[1] - way * 19), ink="vermilion", width=2)
+        picture.text(tip[0] - 18, tip[1] - 20, "m", size=19, ink="vermilion", bold=True)
     else:
         picture.arrow((x, y), moved, ink="blue", width=4)
         picture.arrow(row, moved, ink="vermilion", width=2.4)

@@ -10,7 +10,7 @@ WIDE, LOW, HIGH = 306, 252, 4.6  # of a panel; the foot and the unit of the curv
 
 
 def draw() -> Picture:
-    picture = Picture("Prune from many, or grow from few: the same total", 520)
+    picture = Picture("Prune from many, or grow from few: the same total", 486)
     fall = [(t / 100, budget(t / 100)) for t in range(101)]
     stairs = [(0, LAYERS)]
     for start, ranks in GROWTHS:
@@ -18,10 +18,10 @@ def draw() -> Picture:
     stairs.append((1, TARGET))
     panel(picture, 44, "AdaLoRA prunes", fall, PRUNING, "pruned")
     panel(picture, 414, "IncreLoRA grows", stairs, GROWING, "fresh")
-    picture.text(44, 494, "A column: a layer. A cell: a rank,", size=15, ink="soft", anchor="start")
-    for x, kind, word in ((324, "trained", "kept"), (404, "pruned", "pruned"), (504, "fresh", "grown")):
-        picture.block(x, 480, 12, 17, kind, True, 2)
-        picture.text(x + 20, 494, word, size=15, ink="soft", anchor="start")
+    picture.text(44, 462, "A column is a layer, a cell a rank:", size=15, ink="soft", anchor="start")
+    for x, kind, word in ((334, "trained", "kept"), (414, "pruned", "pruned"), (512, "fresh", "grown")):
+        picture.block(x, 448, 12, 17, kind, True, 2)
+        picture.text(x + 20, 462, word, size=15, ink="soft", anchor="start")
     return picture
 
 
@@ -40,8 +40,8 @@ def panel(picture: Picture, x: float, words: str, curve: list, moments: tuple, c
     picture.text(x + WIDE, target - 10, f"budget: {TARGET} ranks", size=15, ink="soft", anchor="end")
     for k, ranks in enumerate(moments):
         columns(picture, x + k * 110, ranks, moments[k - 1] if k else ranks, changed)
-        picture.text(x + k * 110 + 43, 434, f"{sum(ranks)}", size=18, ink="blue", bold=True)
-        picture.text(x + k * 110 + 43, 454, ("start", "on the way", "end")[k], size=15, ink="soft")
+        picture.text(x + k * 110 + 43, 404, f"{sum(ranks)}", size=18, ink="blue", bold=True)
+        picture.text(x + k * 110 + 43, 424, ("start", "on the way", "end")[k], size=15, ink="soft")
 
 
 def columns(picture: Picture, x: float, ranks: tuple, before: tuple, changed: str) -> None:
@@ -49,5 +49,5 @@ def columns(picture: Picture, x: float, ranks: tuple, before: tuple, changed: st
     for i, (now, old) in enumerate(zip(ranks, before)):
         for level in range(max(now, old)):
             kept = level < min(now, old)
-            picture.block(x + 12.5 * i, 386 - 22 * level, 10, 19, "trained" if kept else changed, True, 2)
-    picture.line((x - 2, 408), (x + 88, 408), width=1.4)
+            picture.block(x + 12.5 * i, 356 - 22 * level, 10, 19, "trained" if kept else changed, True, 2)
+    picture.line((x - 2, 378), (x + 88, 378), width=1.4)

@@ -26,10 +26,16 @@ def kept(pool: list[Rank], way: str) -> int:
 
 
 def draw() -> Picture:
-    picture = Picture("The same eight ranks, four ways to choose", 560)
-    for row, (way, rule) in enumerate((("top-k", f"k = {K} a layer"), ("top-p", f"p = {P:.0%} of the sum"))):
-        for column, (scope, among) in enumerate((("module", "in each layer"), ("global", "in one pool"))):
-            panel(picture, 40 + 366 * column, 84 + 238 * row, way, f"{rule}, {among}", scope)
+    picture = Picture("The same eight ranks, four ways to choose", 512)
+    share, layers = f"{P:.0%}", len(IMPORTANCES)
+    panel(picture, 40, 86, "top-k", f"{K} in each layer", "module")
+    panel(picture, 410, 86, "top-k", f"{K} a layer on average: {K * layers} in all", "global")
+    panel(picture, 40, 278, "top-p", f"{share} of each layer's sum", "module")
+    panel(picture, 410, 278, "top-p", f"{share} of the whole sum", "global")
+    picture.text(
+        40, 486, "a, b: the layer of a rank. Under top-p: running share of the sum, in %.",
+        size=15, ink="soft", anchor="start",
+    )  # fmt: skip
     return picture
 
 

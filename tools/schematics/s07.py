@@ -4,7 +4,7 @@ from .draw import Picture
 
 
 def draw() -> Picture:
-    picture = Picture("Twice as wide, the same output", 540)
+    picture = Picture("Twice as wide, the same output", 526)
     tiles(picture)
     head(picture)
     return picture
@@ -28,21 +28,19 @@ def tiles(picture: Picture) -> None:
     picture.text(446, middle + 8, "=", size=24)
     picture.text(640, middle - 44, "N cancels\nin every sum.", size=16, ink="soft")
     picture.text(640, middle + 28, "Without N, the\ntwins stay equal\nfor ever.", size=16, ink="soft")
-    picture.brace((300, top + 2 * high + 14), (left, top + 2 * high + 14))
+    picture.brace((left + 2 * wide + 6, top + 2 * high + 14), (left, top + 2 * high + 14))
     picture.text(left + wide + 3, top + 2 * high + 44, "each row of tiles adds up to W x", size=15, ink="soft")
 
 
 def head(picture: Picture) -> None:
     top = 372
     picture.line((40, 344), (720, 344), ink="grey", width=1)
-    picture.text(40, top + 4, "A tied head must part:", size=17, anchor="start", bold=True)
-    for x, half, verb, how in ((90, "E", "the embedding writes", "copy"), (440, "E/2", "the head reads", "copy, and halve")):
+    picture.text(40, top + 4, "One weight cannot do both, so a tied head gets its own", size=17, anchor="start", bold=True)
+    for x, tile, words in ((150, "E", "the embedding writes: copy"), (462, "E/2", "the head reads: copy, halve")):
         for part in range(2):
             picture.block(x + part * 76, top + 44, 72, 60, "trained")
-            picture.text(x + part * 76 + 36, top + 81, half, size=19, bold=True)
-        picture.text(x + 74, top + 32, verb, size=15)
-        picture.text(x + 74, top + 128, how, size=15, ink="soft")
-    picture.arrow((262, top + 74), (318, top + 74), width=2.4)
-    picture.text(338, top + 64, "stream", size=15)
-    picture.arrow((360, top + 74), (424, top + 74), width=2.4)
-    picture.text(612, top + 70, "not the same weight:\nthe head gets its own", size=15, anchor="start")
+            picture.text(x + part * 76 + 36, top + 81, tile, size=19, bold=True)
+        picture.text(x + 74, top + 126, words, size=15)
+    picture.arrow((312, top + 74), (448, top + 74), width=2.4)
+    picture.text(380, top + 64, "stream", size=15, ink="soft")
+    picture.text(380, top + 104, "≠", size=26, ink="vermilion", bold=True)

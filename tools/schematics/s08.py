@@ -2,8 +2,8 @@
 
 from .draw import Picture
 
-THEN, EVENT, END = 210, 430, 712
-SOURCE, SLOT = 132, 226
+BEGIN, THEN, EVENT, END = 60, 210, 400, 716  # x
+STATE = 176  # y: where the source was at the snapshot
 
 
 def draw() -> Picture:
@@ -14,33 +14,44 @@ def draw() -> Picture:
 
 
 def lives(picture: Picture) -> None:
-    picture.path(f"M60 {SOURCE}C{THEN} {SOURCE - 34} 330 {SOURCE + 8} {EVENT} {SOURCE}S620 {SOURCE - 12} {END} {SOURCE - 8}", "blue", 6)
-    picture.path(f"M60 {SLOT}C200 {SLOT - 16} 320 {SLOT + 20} {EVENT - 14} {SLOT}", "grey", 3)
-    picture.cross(EVENT - 12, SLOT)
-    picture.path(f"M{EVENT} {SLOT}C520 {SLOT - 30} 620 {SLOT - 52} {END} {SLOT - 44}", "green", 6)
-    picture.text(60, SOURCE - 22, "source, strong", ink="blue", anchor="start", bold=True)
-    picture.text(60, SLOT + 32, "slot, weak", ink="grey", anchor="start")
-    picture.arrow((THEN, SOURCE + 6), (EVENT - 2, SLOT - 8), ink="green", width=2.4, bend=-26, dashed=True)
-    picture.dot(THEN, SOURCE - 10, 9, "paper", "green", 3)
-    picture.dot(EVENT, SLOT, 9, "paper", "green", 3)
-    picture.text(END, SLOT - 2, "its twin", ink="green", anchor="end", bold=True)
-    for x, words in ((THEN, "n − lag: snapshot"), (EVENT, "n: event")):
-        picture.line((x, 98), (x, 270), ink="soft", width=1.2, dashed=True)
-        picture.text(x, 290, words, size=15, halo=True)
-    picture.arrow((60, 304), (END, 304), ink="soft", width=1.6)
+    """A rank's state as a height: the source climbs, the slot is thrown out and taken over."""
+    for x, words in ((THEN, "step n − lag: snapshot"), (EVENT, "step n: event")):
+        picture.line((x, 96), (x, 286), ink="soft", width=1.2, dashed=True)
+        picture.text(x, 314, words, size=15)
+    picture.arrow((BEGIN, 290), (END, 290), ink="soft", width=1.6)
+    picture.path(
+        f"M{BEGIN} 206C{BEGIN + 60} 200 {THEN - 50} 192 {THEN} {STATE}"
+        f"S{EVENT - 60} 136 {EVENT} 128S620 112 {END} 108", "blue", 5,
+    )  # fmt: skip
+    picture.path(f"M{BEGIN} 262C{THEN} 246 {EVENT - 90} 270 {EVENT} 256", "grey", 3)
+    picture.cross(EVENT, 256)
+    picture.path(f"M{EVENT} {STATE}C{EVENT + 90} {STATE + 4} 600 {STATE + 40} {END} {STATE + 46}", "green", 5)
+    picture.arrow((THEN + 12, STATE), (EVENT - 10, STATE), ink="green", dashed=True)
+    picture.dot(THEN, STATE, 8, "paper", "green", 3)
+    picture.dot(EVENT, STATE, 8, "paper", "green", 3)
+    picture.text(BEGIN, 184, "source", ink="blue", anchor="start", bold=True)
+    picture.text(BEGIN, 246, "weak slot", ink="grey", anchor="start")
+    picture.text((THEN + EVENT) / 2, STATE + 24, "copied", ink="green", halo=True)
+    picture.text(END, 96, "source", ink="blue", anchor="end", bold=True)
+    picture.text(END, STATE + 72, "its twin", ink="green", anchor="end", bold=True)
 
 
 def reasons(picture: Picture) -> None:
-    for y, what, effect in ((362, "a, b from then", "a smaller jump"), (428, "Adam's moments from then", "the twins part")):
-        picture.box(40, y - 26, 210, 40, "green-tint", "green", round=8)
-        picture.text(145, y, what, bold=True)
-        picture.arrow((256, y - 6), (300, y - 6), ink="green", width=2.6)
-        picture.text(310, y, effect, anchor="start", bold=True)
-    left, top, wide, high = 486, 340, 150, 96
+    for y, what, effect in (
+        (384, "a, b from then", "a smaller\njump"),
+        (452, "Adam's moments\nfrom then", "the twins\npart"),
+    ):
+        picture.box(48, y - 34, 176, 52, "green-tint", "green", round=8)
+        picture.text(136, y - 3 - 10 * what.count("\n"), what)
+        picture.arrow((232, y - 8), (278, y - 8), ink="green", width=2.6)
+        picture.text(288, y - 13, effect, anchor="start", bold=True)
+    left, top, wide, high = 444, 372, 140, 84
     picture.line((left, top), (left, top + high), (left + wide, top + high), width=1.4)
-    picture.path(f"M{left} {top + 20}H{left + wide}", "soft", 3, dashed=True)
-    picture.path(f"M{left} {top + 20}C{left + 50} {top + 24} {left + 90} {top + 58} {left + wide} {top + 74}", "green", 3.5)
-    picture.text(left + wide + 8, top + 25, "of now", size=15, ink="soft", anchor="start")
-    picture.text(left + wide + 8, top + 80, "from then", size=15, ink="green", anchor="start")
-    picture.text(left + 12, top + 6, "cosine of the twins, by moments", size=15, anchor="start")
-    picture.text(left + 75, top + high + 22, "steps after (schematic)", size=15, ink="soft")
+    picture.path(f"M{left} {top + 12}H{left + wide}", "soft", 3, dashed=True)
+    picture.path(
+        f"M{left} {top + 12}C{left + 50} {top + 16} {left + 80} {top + 52} {left + wide} {top + 62}", "green", 3.5
+    )
+    picture.text(left + wide + 10, top + 17, "moments of now", size=15, ink="soft", anchor="start")
+    picture.text(left + wide + 10, top + 68, "moments\nfrom then", size=15, ink="green", anchor="start")
+    picture.text(left - 6, top - 10, "cosine of the twins", size=15, anchor="start")
+    picture.text(left + 66, top + high + 20, "steps (schematic)", size=15, ink="soft")
