@@ -59,19 +59,15 @@ def hatching(x: float, y: float, width: float, height: float, step: float = 8) -
 def spans(words: str, size: float) -> str:
     """b_i and b_{ij} as a subscript, x^2 as a superscript."""
     parts, back = [], 0.0
-    for plain, mark, raised in re.findall(r"([^_^]+)|([_^])(\{[^}]*\}|.)", words):
-        if mark:
-            shift, small = size * (0.28 if mark == "_" else -0.36), max(SMALLEST, 0.72 * size)
-            letters = escape(raised.strip("{}"))
-            parts.append(
-                f'<tspan dy="{number(back + shift)}" font-size="{number(small)}">{letters}</tspan>'
-            )
+    small = number(max(SMALLEST, 0.72 * size))
+    for k, part in enumerate(re.split(r"([_^](?:\{[^}]*\}|\w(?!\w)))", words)):
+        if k % 2:
+            shift = size * (0.28 if part[0] == "_" else -0.36)
+            letters = escape(part[1:].strip("{}"))
+            parts.append(f'<tspan dy="{number(shift)}" font-size="{small}">{letters}</tspan>')
             back = -shift
-        elif back:
-            parts.append(f'<tspan dy="{number(back)}">{escape(plain)}</tspan>')
-            back = 0.0
-        else:
-            parts.append(escape(plain))
+        elif part:
+            parts.append(f'<tspan dy="{number(back)}">{escape(part)}</tspan>' if back else escape(part))
     return "".join(parts)
 
 

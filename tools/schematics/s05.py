@@ -10,17 +10,16 @@ MIDDLE = 252  # the height of the way from x to the output
 def draw() -> Picture:
     picture = Picture("One rank, and five meters on it", 460)
     picture.brace((132, 166), (536, 166), depth=14)
-    meter(picture, 62, 108, "1  Frobenius:\n‖a‖ ‖b‖", 0.62)
-    meter(picture, 372, 108, "4  sensitivity: |p · ∂L/∂p|\nof all entries p, over many steps", 0.52)
+    meter(picture, 62, 108, "Frobenius:\n‖a‖ ‖b‖", 0.62)
+    meter(picture, 372, 108, "sensitivity: |p · ∂L/∂p|\nof all entries p, over many steps", 0.52)
     way(picture)
-    for x, start, words, value in (
-        (62, 316, "2  activation:\n‖b‖ · rms of a·x", 0.45),
-        (300, 404, "5  learned score:\nthe weight w itself", 0.75),
-        (542, 518, "3  gradient:\n|b · ∂L/∂b|", 0.3),
+    for x, start, foot, turn, words, value in (
+        (62, 316, 30, 334, "activation:\n‖b‖ · rms of a·x", 0.45),
+        (300, 404, 25, 352, "learned score:\nthe weight w itself", 0.75),
+        (542, 518, 72, 346, "gradient:\n|b · ∂L/∂b|", 0.3),
     ):
-        foot = MIDDLE + {316: 30, 404: 25, 518: 72}[start]
-        picture.line((start, foot), (start, 344), (x, 344), (x, 362), ink="soft", width=1.4)
-        meter(picture, x, 396, words, value)
+        picture.line((start, MIDDLE + foot), (start, turn), (x, turn), (x, 368), ink="soft", width=1.4)
+        meter(picture, x, 402, words, value)
     return picture
 
 

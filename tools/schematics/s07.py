@@ -24,7 +24,7 @@ def tiles(picture: Picture) -> None:
             y = top + part * (high + 6) + 14
             picture.cells(x, y, ["trained"] * 3)
             picture.text(x + 26, y + 34, words, size=17, anchor="start")
-    picture.text(366, middle + 7, "·", size=30)
+    picture.text(363, middle + 7, "×", size=22)
     picture.text(446, middle + 8, "=", size=24)
     picture.text(640, middle - 44, "N cancels\nin every sum.", size=16, ink="soft")
     picture.text(640, middle + 28, "Without N, the\ntwins stay equal\nfor ever.", size=16, ink="soft")

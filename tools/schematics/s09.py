@@ -8,8 +8,7 @@ from .river import river
 
 WEIGHTS = (1.5, 0.4, 1.2, 1.3, 0.3, 1.3)  # of six ranks; they add up to six
 P = 0.9
-PITCH, WIDE, FOOT, SCALE = 142, 106, 220, 58
-INKS = ("blue", "grey", "purple", "green", "grey", "soft")
+PITCH, WIDE, FOOT, SCALE = 142, 106, 258, 56
 
 
 def pruned() -> list[int]:
@@ -35,8 +34,8 @@ def shared() -> list[float]:
 
 
 def draw() -> Picture:
-    picture = Picture("One event: the weak make room for copies of the strong", 520)
-    for k, words in enumerate(("weigh", "cut", "prune", "copy", "share, go on")):
+    picture = Picture("One event: the weak make room for copies of the strong", 530)
+    for k, words in enumerate(("weigh", "cut", "prune", "copy", "share")):
         x = 40 + PITCH * k
         picture.dot(x + 11, 88, 12, "blue-tint", "blue", 1.6)
         picture.text(x + 11, 93.5, f"{k + 1}", size=15, ink="blue", bold=True)
@@ -61,24 +60,25 @@ def frames(picture: Picture) -> None:
     order = sorted(range(len(WEIGHTS)), key=lambda i: -WEIGHTS[i])
     ranks(picture, 1, [WEIGHTS[i] for i in order], [marked[i] for i in order], "".join(f"{i + 1}" for i in order))
     cut = 40 + PITCH + 18 * (len(WEIGHTS) - len(slots)) - 2.5
-    picture.line((cut, 124), (cut, FOOT + 24), ink="vermilion", dashed=True)
-    picture.text(cut + 6, 136, f"p = {P:g}".replace("0.", "."), size=14, ink="vermilion", anchor="start")
+    picture.line((cut, 140), (cut, FOOT + 24), ink="vermilion", dashed=True)
+    picture.text(cut + 6, 154, f"p = {P:g}".replace("0.", "."), size=14, ink="vermilion", anchor="start")
     ranks(picture, 2, [0 if i in slots else w for i, w in enumerate(WEIGHTS)], kept)
     tops = ranks(picture, 3, [0 if i in slots else w for i, w in enumerate(WEIGHTS)], kept)
     for i in slots:
         x = 40 + PITCH * 2 + 18 * i + 6.5
         picture.arrow((x, FOOT - 34), (x, FOOT - 6), ink="vermilion")
+    picture.text(40 + PITCH * 3 + 51, 130, "the snapshot's", size=14, ink="green")
+    picture.cells(40 + PITCH * 3, 138, ["fresh"] * len(WEIGHTS), size=13, gap=5, across=True, solid=False)
     for slot, source in pairs():
-        picture.arrow((tops[source][0], tops[source][1] - 5), (tops[slot][0], FOOT - 8), ink="green", bend=9)
+        picture.arrow((tops[source][0], 153), (tops[slot][0], FOOT - 6), ink="green", width=2.2)
     after = ["fresh" if i in slots else "trained" for i in range(len(WEIGHTS))]
     ranks(picture, 4, shared(), after)
 
 
 def stream(picture: Picture) -> None:
-    left, then, event, right, top, high = 60, 250, 430, 700, 290, 150
-    names = ["1", "1 again", "3", "4", "4 again", "6"]
-    del names
-    order = {"1": "blue", "2 new": "blue", "2": "grey", "3": "purple", "4": "green", "5 new": "green", "5": "grey", "6": "soft"}
+    left, then, event, right, top, high = 60, 250, 430, 700, 320, 146
+    order = {"1": "blue", "2 new": "blue", "2": "grey", "3": "purple", "4": "green", "5 new": "green",
+             "5": "grey", "6": "ink"}  # fmt: skip
     before = {f"{i + 1}": w for i, w in enumerate(WEIGHTS)}
     after = {(f"{i + 1} new" if i in pruned() else f"{i + 1}"): w for i, w in enumerate(shared())}
     middle = {name: (1 + w) / 2 for name, w in before.items()}

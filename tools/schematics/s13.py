@@ -2,60 +2,67 @@
 
 from .draw import Picture
 
+MEMORY = (  # in units of the weights: all weights trained, LoRA
+    ("weights", "frozen", 1, 1),
+    ("gradients", "trained", 1, 0.08),
+    ("Adam's moments", "fresh", 2, 0.12),
+    ("activations", "other", 1.2, 1.15),
+)
+
 
 def draw() -> Picture:
-    picture = Picture("Three places where settings act", 560)
+    picture = Picture("Three places where settings act", 520)
     step(picture)
     block(picture)
     memory(picture)
     return picture
 
 
-def title(picture: Picture, x: float, y: float, words: str) -> None:
-    picture.text(x, y, words, anchor="start", bold=True)
-
-
 def step(picture: Picture) -> None:
-    title(picture, 40, 92, "How far a step goes")
-    y = 158
-    picture.text(40, y + 6, "gradient", anchor="start", ink="soft")
-    picture.arrow((112, y), (160, y))
-    picture.text(136, y - 14, "Adam", size=15, ink="soft")
-    for x, words, name in ((168, "× rate", "learning rate"), (436, "× α / r", "alpha, rank")):
-        picture.box(x, y - 24, 96, 48, "vermilion-tint", "vermilion", round=24)
+    """From a gradient to the output, and the two factors on the way."""
+    y = 156
+    picture.text(40, 92, "How far a step goes", anchor="start", bold=True)
+    picture.text(40, y + 6, "gradient", anchor="start")
+    picture.arrow((114, y), (168, y))
+    picture.text(140, y - 12, "Adam", size=15, ink="soft")
+    for x, words, name in ((176, "× rate", "learning rate"), (424, "× α / r", "alpha and rank")):
+        picture.box(x, y - 22, 96, 44, "vermilion-tint", "vermilion", round=22)
         picture.text(x + 48, y + 6, words, bold=True, ink="vermilion")
-        picture.text(x + 48, y + 48, name, size=15, ink="soft")
-    picture.arrow((268, y), (306, y))
-    picture.block(320, y - 34, 12, 68, "trained", True)
-    picture.block(338, y - 34, 56, 12, "trained", True)
-    picture.text(366, y + 14, "B A", ink="blue", bold=True)
-    picture.arrow((400, y), (430, y))
-    picture.arrow((536, y), (574, y))
-    picture.block(586, y - 36, 62, 72, "frozen")
-    picture.text(617, y + 7, "W", bold=True, halo=True)
-    picture.text(670, y + 6, "y", size=19)
-    picture.arrow((650, y), (664, y), width=1.6)
+        picture.text(x + 48, y + 46, name, size=15, ink="soft")
+    picture.arrow((276, y), (318, y))
+    picture.block(328, y - 30, 10, 60, "trained", True, 2)
+    picture.block(344, y - 30, 48, 10, "trained", True, 2)
+    picture.text(368, y + 12, "B A", ink="blue", bold=True)
+    picture.arrow((394, y), (420, y))
+    picture.arrow((524, y), (560, y))
+    picture.sign(578, y, "+")
+    picture.text(606, y + 6, "W x", anchor="start")
 
 
 def block(picture: Picture) -> None:
-    title(picture, 40, 262, "Where adapters sit")
-    for x, name, parts in ((40, "attention", "q k v o"), (232, "MLP", "gate up down")):
-        wide = 172 if name == "attention" else 162
-        picture.box(x, 284, wide, 190, "paper", "soft", round=10)
-        picture.text(x + wide / 2, 308, name, ink="soft")
-        for k, part in enumerate(parts.split()):
-            y = 326 + 35 * k
-            picture.block(x + 50, y, 60, 26, "frozen")
-            picture.text(x + 40, y + 18, part, size=15, anchor="end")
-            picture.block(x + 116, y, 5, 26, "trained", True, 1)
-            picture.block(x + 124, y, 26, 5, "trained", True, 1)
+    """The seven linear layers of a block, each with the detour it may get."""
+    picture.text(40, 254, "Where adapters sit", anchor="start", bold=True)
+    for x, name, layers in ((40, "attention", "q k v o"), (220, "MLP", "gate up down")):
+        picture.box(x, 274, 170, 214, "paper", "soft", round=10)
+        picture.text(x + 85, 300, name, ink="soft")
+        pitch = 168 / len(layers.split())
+        for k, layer in enumerate(layers.split()):
+            y = 312 + pitch * (k + 0.5)
+            picture.text(x + 54, y + 5, layer, size=15, anchor="end")
+            picture.block(x + 64, y - 15, 48, 30, "frozen")
+            picture.block(x + 120, y - 15, 6, 30, "trained", True, 1)
+            picture.block(x + 130, y - 15, 26, 6, "trained", True, 1)
 
 
 def memory(picture: Picture) -> None:
-    title(picture, 440, 262, "What memory holds")
-    rows = (("weights", "frozen", 1, 1), ("gradients", "trained", 1, 0.04), ("moments", "trained", 2, 0.08), ("activations", "other", 1.3, 1.2))
-    for k, (name, kind, full, lora) in enumerate(rows):
-        y = 304 + 46 * k
-        picture.text(532, y + 24, name, size=15, anchor="end")
-        picture.block(544, y, 84 * full, 15, kind, True)
-        picture.block(544, y + 18, 84 * lora, 15, kind)
+    """Two stacks, and what lies in them."""
+    picture.text(430, 254, "What memory holds", anchor="start", bold=True)
+    for column, name in enumerate(("all train", "LoRA")):
+        x, foot = 576 + 84 * column, 462
+        picture.text(x + 31, foot + 22, name, size=15)
+        for what, kind, *sizes in MEMORY:
+            high = 35 * sizes[column]
+            foot -= high
+            picture.block(x, foot, 62, high - 2, kind, True, 2)
+            if not column:
+                picture.text(x - 12, foot + high / 2 + 4, what, size=15, anchor="end")
