@@ -11,10 +11,10 @@ from .alt import ALT
 
 PICTURES = Path(__file__).resolve().parents[2] / "notebooks" / "pictures"
 
-__all__ = ["ALT", "PICTURES", "draw", "markdown"]
+__all__ = ["ALT", "PICTURES", "markdown", "svg"]
 
 
-def draw(name: str) -> str:
+def svg(name: str) -> str:
     """The schematic of a notebook, given by its number: "01". An SVG file as text."""
     module = import_module(f".s{name}", __package__)
     return module.draw().svg(ALT[name])

@@ -1,5 +1,5 @@
-from . import ALT, PICTURES, draw
+from . import ALT, PICTURES, svg
 
 PICTURES.mkdir(exist_ok=True)
 for name in ALT:
-    (PICTURES / f"{name}.svg").write_text(draw(name), encoding="utf-8", newline="\n")
+    (PICTURES / f"{name}.svg").write_text(svg(name), encoding="utf-8", newline="\n")

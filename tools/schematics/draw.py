@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 from .ink import STYLE
@@ -40,7 +41,7 @@ def path_through(points: Iterable[Point]) -> str:
 def level_curve(points: Sequence[Point]) -> str:
     """Through the points, level at each of them."""
     steps = [" ".join(map(number, points[0]))]
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+    for (x0, y0), (x1, y1) in pairwise(points):
         middle = (x0 + x1) / 2
         steps.append("C" + " ".join(map(number, (middle, y0, middle, y1, x1, y1))))
     return "".join(steps)
@@ -67,7 +68,9 @@ def spans(words: str, size: float) -> str:
             parts.append(f'<tspan dy="{number(shift)}" font-size="{small}">{letters}</tspan>')
             back = -shift
         elif part:
-            parts.append(f'<tspan dy="{number(back)}">{escape(part)}</tspan>' if back else escape(part))
+            parts.append(
+                f'<tspan dy="{number(back)}">{escape(part)}</tspan>' if back else escape(part)
+            )
     return "".join(parts)
 
 
@@ -131,7 +134,9 @@ class Picture:
             stroke_dasharray=f"{number(2.5 * width)} {number(2.5 * width)}" if dashed else None,
         )  # fmt: skip
 
-    def line(self, *points: Point, ink: str = "ink", width: float = 2, dashed: bool = False) -> None:
+    def line(
+        self, *points: Point, ink: str = "ink", width: float = 2, dashed: bool = False
+    ) -> None:
         self.path(path_through(points), ink, width, dashed)
 
     def arrow(
@@ -165,7 +170,10 @@ class Picture:
         """A brace from start to end, its tip to the left of the way there."""
         (x0, y0), (x1, y1) = start, end
         length = math.hypot(x1 - x0, y1 - y0)
-        along, aside = ((x1 - x0) / length, (y1 - y0) / length), ((y1 - y0) / length, (x0 - x1) / length)
+        along, aside = (
+            ((x1 - x0) / length, (y1 - y0) / length),
+            ((y1 - y0) / length, (x0 - x1) / length),
+        )
 
         def at(share: float, out: float) -> str:
             s, o = share * length, out * depth
@@ -232,7 +240,9 @@ class Picture:
         path = f"M{level_curve(upper)}L{level_curve(lower)}Z"
         self.element("path", f"{ink} cut", d=path, stroke_width=2.5)
 
-    def dot(self, x: float, y: float, radius: float, fill: str, ink: str = "", line: float = 2) -> None:
+    def dot(
+        self, x: float, y: float, radius: float, fill: str, ink: str = "", line: float = 2
+    ) -> None:
         self.element(
             "circle", f"{fill} {ink}-line" if ink else fill, cx=x, cy=y, r=radius,
             stroke_width=line if ink else None,

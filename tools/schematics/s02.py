@@ -14,7 +14,9 @@ def draw() -> Picture:
     rest = frozen[RANK:]
     panel(picture, 36, "LoRA", "nothing of W", [(SPECTRUM, frozen), ((0,) * RANK, trained)])
     panel(picture, 312, "PiSSA", "the head", [(SPECTRUM[:RANK], trained), (SPECTRUM[RANK:], rest)])
-    panel(picture, 549, "MiLoRA", "the tail", [(SPECTRUM[:-RANK], rest), (SPECTRUM[-RANK:], trained)])
+    panel(
+        picture, 549, "MiLoRA", "the tail", [(SPECTRUM[:-RANK], rest), (SPECTRUM[-RANK:], trained)]
+    )
     picture.text(
         380, 356, "Bars: singular values of W, largest first. All three start as the model you had.",
         size=15, ink="soft",

@@ -33,8 +33,10 @@ def turning(picture: Picture, top: float, words: str, dora: bool) -> None:
         picture.arrow((x, y), tip, ink="blue", width=4)
         for way in (1, -1):
             start = (tip[0] - 7, tip[1] - 11)
-            picture.arrow(start, (start[0] + way * 29, start[1] - way * 19), ink="vermilion", width=2)
-        picture.text(tip[0] - 18, tip[1] - 20, "m", size=19, ink="vermilion", bold=True)
+            picture.arrow(
+                start, (start[0] + way * 29, start[1] - way * 19), ink="vermilion", width=2
+            )
+        picture.text(tip[0] - 18, tip[1] - 20, "m", size=19, ink="vermilion", bold=True, halo=True)
     else:
         picture.arrow((x, y), moved, ink="blue", width=4)
         picture.arrow(row, moved, ink="vermilion", width=2.4)

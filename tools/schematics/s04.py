@@ -18,8 +18,14 @@ def draw() -> Picture:
     stairs.append((1, TARGET))
     panel(picture, 44, "AdaLoRA prunes", fall, PRUNING, "pruned")
     panel(picture, 414, "IncreLoRA grows", stairs, GROWING, "fresh")
-    picture.text(44, 462, "A column is a layer, a cell a rank:", size=15, ink="soft", anchor="start")
-    for x, kind, word in ((334, "trained", "kept"), (414, "pruned", "pruned"), (512, "fresh", "grown")):
+    picture.text(
+        44, 462, "A column is a layer, a cell a rank:", size=15, ink="soft", anchor="start"
+    )
+    for x, kind, word in (
+        (334, "trained", "kept"),
+        (414, "pruned", "pruned"),
+        (512, "fresh", "grown"),
+    ):
         picture.block(x, 448, 12, 17, kind, True, 2)
         picture.text(x + 20, 462, word, size=15, ink="soft", anchor="start")
     return picture
@@ -31,13 +37,17 @@ def budget(t: float, first: float = 0.1, last: float = 0.5) -> float:
     return TARGET + (4 * LAYERS - TARGET) * left**3
 
 
-def panel(picture: Picture, x: float, words: str, curve: list, moments: tuple, changed: str) -> None:
+def panel(
+    picture: Picture, x: float, words: str, curve: list, moments: tuple, changed: str
+) -> None:
     picture.text(x, 92, words, size=18, anchor="start", bold=True)
     target = LOW - HIGH * TARGET
     picture.line((x, target), (x + WIDE, target), ink="soft", width=1.4, dashed=True)
     picture.line((x, LOW), (x + WIDE, LOW), width=1.4)
     picture.line(*((x + WIDE * t, LOW - HIGH * n) for t, n in curve), ink="blue", width=3.5)
-    picture.text(x + WIDE, target - 10, f"budget: {TARGET} ranks", size=15, ink="soft", anchor="end")
+    picture.text(
+        x + WIDE, target - 10, f"budget: {TARGET} ranks", size=15, ink="soft", anchor="end"
+    )
     for k, ranks in enumerate(moments):
         columns(picture, x + k * 110, ranks, moments[k - 1] if k else ranks, changed)
         picture.text(x + k * 110 + 43, 404, f"{sum(ranks)}", size=18, ink="blue", bold=True)
@@ -49,5 +59,7 @@ def columns(picture: Picture, x: float, ranks: tuple, before: tuple, changed: st
     for i, (now, old) in enumerate(zip(ranks, before)):
         for level in range(max(now, old)):
             kept = level < min(now, old)
-            picture.block(x + 12.5 * i, 356 - 22 * level, 10, 19, "trained" if kept else changed, True, 2)
+            picture.block(
+                x + 12.5 * i, 356 - 22 * level, 10, 19, "trained" if kept else changed, True, 2
+            )
     picture.line((x - 2, 378), (x + 88, 378), width=1.4)

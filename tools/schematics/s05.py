@@ -18,7 +18,9 @@ def draw() -> Picture:
         (300, 404, 25, 352, "learned score:\nthe weight w itself", 0.75),
         (542, 518, 72, 346, "gradient:\n|b · ∂L/∂b|", 0.3),
     ):
-        picture.line((start, MIDDLE + foot), (start, turn), (x, turn), (x, 368), ink="soft", width=1.4)
+        picture.line(
+            (start, MIDDLE + foot), (start, turn), (x, turn), (x, 368), ink="soft", width=1.4
+        )
         meter(picture, x, 402, words, value)
     return picture
 
@@ -50,6 +52,8 @@ def meter(picture: Picture, x: float, y: float, words: str, value: float) -> Non
     """A small dial, its needle at a share of the way, and what it reads."""
     radius, angle = 20, math.pi * (1 - value)
     picture.path(f"M{x - radius} {y}A{radius} {radius} 0 0 1 {x + radius} {y}", "ink", 2.4)
-    picture.line((x, y), (x + 15 * math.cos(angle), y - 15 * math.sin(angle)), ink="vermilion", width=2.6)
+    picture.line(
+        (x, y), (x + 15 * math.cos(angle), y - 15 * math.sin(angle)), ink="vermilion", width=2.6
+    )
     picture.dot(x, y, 3, "ink")
     picture.text(x + radius + 12, y - 10, words, anchor="start")

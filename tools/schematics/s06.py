@@ -1,6 +1,6 @@
 """Which ranks stay: top-k and top-p, in each module and globally, on the example of notebook 06."""
 
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from .draw import Picture
 
@@ -13,7 +13,7 @@ Rank = tuple[float, str]  # importance, module
 def groups(scope: str) -> list[list[Rank]]:
     """The ranks that are compared with each other, the most important first."""
     named = [[(value, name) for value in values] for name, values in IMPORTANCES.items()]
-    pools = named if scope == "module" else [sum(named, [])]
+    pools = named if scope == "module" else [[*chain(*named)]]
     return [sorted(pool, key=lambda rank: -rank[0]) for pool in pools]
 
 
@@ -51,7 +51,9 @@ def panel(picture: Picture, x: float, top: float, way: str, rule: str, scope: st
             picture.text(middle, upper - 6, f"{value:g}".removeprefix("0"), size=14)
             picture.text(middle, foot + 20, name, bold=True)
             if way == "top-p":
-                picture.text(middle, foot + 40, f"{held / sum(values):.0%}"[:-1], size=14, ink="soft")
+                picture.text(
+                    middle, foot + 40, f"{held / sum(values):.0%}"[:-1], size=14, ink="soft"
+                )
         cut = x + stays * PITCH - 4.5
         picture.line((cut, foot - 62), (cut, foot + 26), ink="vermilion", dashed=True)
         x += len(pool) * PITCH + 18

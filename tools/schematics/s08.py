@@ -25,7 +25,9 @@ def lives(picture: Picture) -> None:
     )  # fmt: skip
     picture.path(f"M{BEGIN} 262C{THEN} 246 {EVENT - 90} 270 {EVENT} 256", "grey", 3)
     picture.cross(EVENT, 256)
-    picture.path(f"M{EVENT} {STATE}C{EVENT + 90} {STATE + 4} 600 {STATE + 40} {END} {STATE + 46}", "green", 5)
+    picture.path(
+        f"M{EVENT} {STATE}C{EVENT + 90} {STATE + 4} 600 {STATE + 40} {END} {STATE + 46}", "green", 5
+    )
     picture.arrow((THEN + 12, STATE), (EVENT - 10, STATE), ink="green", dashed=True)
     picture.dot(THEN, STATE, 8, "paper", "green", 3)
     picture.dot(EVENT, STATE, 8, "paper", "green", 3)
@@ -49,9 +51,13 @@ def reasons(picture: Picture) -> None:
     picture.line((left, top), (left, top + high), (left + wide, top + high), width=1.4)
     picture.path(f"M{left} {top + 12}H{left + wide}", "soft", 3, dashed=True)
     picture.path(
-        f"M{left} {top + 12}C{left + 50} {top + 16} {left + 80} {top + 52} {left + wide} {top + 62}", "green", 3.5
+        f"M{left} {top + 12}C{left + 50} {top + 16} {left + 80} {top + 52} {left + wide} {top + 62}",
+        "green",
+        3.5,
     )
     picture.text(left + wide + 10, top + 17, "moments of now", size=15, ink="soft", anchor="start")
-    picture.text(left + wide + 10, top + 68, "moments\nfrom then", size=15, ink="green", anchor="start")
+    picture.text(
+        left + wide + 10, top + 68, "moments\nfrom then", size=15, ink="green", anchor="start"
+    )
     picture.text(left - 6, top - 10, "cosine of the twins", size=15, anchor="start")
     picture.text(left + 66, top + high + 20, "steps (schematic)", size=15, ink="soft")

@@ -46,7 +46,9 @@ def draw() -> Picture:
     return picture
 
 
-def ranks(picture: Picture, k: int, weights: tuple | list, kinds: list[str], names: str = "123456") -> list:
+def ranks(
+    picture: Picture, k: int, weights: tuple | list, kinds: list[str], names: str = "123456"
+) -> list:
     tops = picture.bars(40 + PITCH * k, FOOT, weights, kinds, SCALE, 13, 5)
     for (x, _), name in zip(tops, names):
         picture.text(x, FOOT + 19, name, size=14, ink="soft")
@@ -58,32 +60,56 @@ def frames(picture: Picture) -> None:
     marked = ["pruned" if i in slots else "trained" for i in range(len(WEIGHTS))]
     ranks(picture, 0, WEIGHTS, kept)
     order = sorted(range(len(WEIGHTS)), key=lambda i: -WEIGHTS[i])
-    ranks(picture, 1, [WEIGHTS[i] for i in order], [marked[i] for i in order], "".join(f"{i + 1}" for i in order))
+    ranks(
+        picture,
+        1,
+        [WEIGHTS[i] for i in order],
+        [marked[i] for i in order],
+        "".join(f"{i + 1}" for i in order),
+    )
     cut = 40 + PITCH + 18 * (len(WEIGHTS) - len(slots)) - 2.5
     picture.line((cut, 140), (cut, FOOT + 24), ink="vermilion", dashed=True)
-    picture.text(cut + 6, 154, f"p = {P:g}".replace("0.", "."), size=14, ink="vermilion", anchor="start")
+    picture.text(
+        cut + 6, 154, f"p = {P:g}".replace("0.", "."), size=14, ink="vermilion", anchor="start"
+    )
     ranks(picture, 2, [0 if i in slots else w for i, w in enumerate(WEIGHTS)], kept)
     tops = ranks(picture, 3, [0 if i in slots else w for i, w in enumerate(WEIGHTS)], kept)
     for i in slots:
         x = 40 + PITCH * 2 + 18 * i + 6.5
         picture.arrow((x, FOOT - 34), (x, FOOT - 6), ink="vermilion")
-    picture.text(40 + PITCH * 3 + 51, 130, "the snapshot's", size=14, ink="green")
-    picture.cells(40 + PITCH * 3, 138, ["fresh"] * len(WEIGHTS), size=13, gap=5, across=True, solid=False)
+    picture.text(40 + PITCH * 3 + 51, 130, "snapshot", size=14, ink="green")
+    picture.cells(
+        40 + PITCH * 3, 138, ["fresh"] * len(WEIGHTS), size=13, gap=5, across=True, solid=False
+    )
     for slot, source in pairs():
-        picture.arrow((tops[source][0], 153), (tops[slot][0], FOOT - 6), ink="green", width=2.2)
+        picture.arrow(
+            (tops[source][0], 151),
+            (tops[source][0], 163),
+            (tops[slot][0], 163),
+            (tops[slot][0], FOOT - 6),
+            ink="green",
+            width=2.2,
+        )
     after = ["fresh" if i in slots else "trained" for i in range(len(WEIGHTS))]
     ranks(picture, 4, shared(), after)
 
 
 def stream(picture: Picture) -> None:
     left, then, event, right, top, high = 60, 250, 430, 700, 320, 146
-    order = {"1": "blue", "2 new": "blue", "2": "grey", "3": "purple", "4": "green", "5 new": "green",
-             "5": "grey", "6": "ink"}  # fmt: skip
+    order = {"1": "blue", "2 new": "blue", "2": "grey-tint", "3": "purple", "4": "green", "5 new": "green",
+             "5": "grey-tint", "6": "grey"}  # fmt: skip
     before = {f"{i + 1}": w for i, w in enumerate(WEIGHTS)}
     after = {(f"{i + 1} new" if i in pruned() else f"{i + 1}"): w for i, w in enumerate(shared())}
     middle = {name: (1 + w) / 2 for name, w in before.items()}
     dying = before | {"2": 0.1, "5": 0.1}
-    steps = [(left, dict.fromkeys(before, 1)), (then, middle), (event - 40, before), (event, dying), (event + 50, after), (right, after)]
+    steps = [
+        (left, dict.fromkeys(before, 1)),
+        (then, middle),
+        (event - 40, before),
+        (event, dying),
+        (event + 50, after),
+        (right, after),
+    ]
     edges = river(picture, top, high, steps, order)
     for name, stream in edges.items():
         for (x, upper, lower), away in ((stream[0], -14), (stream[-1], 14)):
