@@ -64,7 +64,7 @@ def test_it_can_be_read_at_the_width_of_a_notebook(name):
     )
     for words in root.iter(f"{SVG}text"):
         assert "".join(words.itertext()).strip() and float(words.get("font-size")) >= 14
-    assert all(float(part.get("font-size")) >= SMALLEST for part in root.iter(f"{SVG}tspan"))
+    assert all(float(part.get("font-size", SMALLEST)) >= SMALLEST for part in root.iter(f"{SVG}tspan"))
 
 
 @each
@@ -131,4 +131,4 @@ def test_a_notebook_shows_it_with_its_words(name):
     lines = "\n".join(
         "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"
     ).splitlines()
-    assert markdown(name) in lines
+    assert markdown(name) in lines, f"{files[0].name} does not show it"

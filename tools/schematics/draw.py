@@ -241,11 +241,13 @@ class Picture:
         self.element("path", f"{ink} cut", d=path, stroke_width=2.5)
 
     def dot(
-        self, x: float, y: float, radius: float, fill: str, ink: str = "", line: float = 2
-    ) -> None:
+        self, x: float, y: float, radius: float, fill: str, ink: str = "", line: float = 2,
+        dashed: bool = False, opacity: float | None = None,
+    ) -> None:  # fmt: skip
         self.element(
             "circle", f"{fill} {ink}-line" if ink else fill, cx=x, cy=y, r=radius,
-            stroke_width=line if ink else None,
+            stroke_width=line if ink else None, stroke_dasharray="6 5" if dashed else None,
+            fill_opacity=opacity,
         )  # fmt: skip
 
     def sign(self, x: float, y: float, words: str, radius: float = 17, ink: str = "ink") -> None:

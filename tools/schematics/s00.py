@@ -52,8 +52,8 @@ def stream(picture: Picture) -> None:
     picture.arrow((240, 134), (START - 32, 134), ink="soft", width=1.6)
     inks = {name: (RANKS | COPIES)[name] for name in ORDER}
     edges = river(picture, top, height, FRAMES, inks)
-    for name, stream in edges.items():
-        for (x, upper, lower), away in ((stream[0], -13), (stream[-1], 13)):
+    for name, edge in edges.items():
+        for (x, upper, lower), away in ((edge[0], -13), (edge[-1], 13)):
             if lower > upper:
                 picture.text(x + away, (upper + lower) / 2 + 6, name[0], ink="soft")
     for name, x in (("3", FIRST), ("5", SECOND)):

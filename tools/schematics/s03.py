@@ -8,10 +8,11 @@ TOTAL, EVERY, FIRST_WARMUP, WARMUP = 90, 30, 4, 6  # steps, as in notebook 03
 
 
 def draw() -> Picture:
-    picture = Picture("Turn without stretching; restart and add up", 510)
-    picture.line((330, 84), (330, 478), ink="grey", width=1)
-    turning(picture, 104, "LoRA: one update turns and stretches", dora=False)
-    turning(picture, 308, "DoRA: the length is a number of its own", dora=True)
+    picture = Picture("Turn without stretching; restart and add up", 522)
+    picture.line((336, 84), (336, 490), ink="grey", width=1)
+    turning(picture, 96, "LoRA turns and stretches at once", dora=False)
+    turning(picture, 306, "DoRA: the length is set apart", dora=True)
+    picture.text(366, 96, "ReLoRA merges and starts again", anchor="start", bold=True)
     for k in range(3):
         one_round(picture, 366 + 120 * k, k)
     rates(picture)
@@ -24,7 +25,7 @@ def turning(picture: Picture, top: float, words: str, dora: bool) -> None:
     row, moved = (x + 128, y - 52), (x + 178, y - 118)
     length = math.hypot(128, 52)
     share = length / math.hypot(178, 118)
-    picture.text(32, top, words, size=15, anchor="start", bold=True)
+    picture.text(32, top, words, anchor="start", bold=True)
     if dora:
         picture.path(f"M{x + length:.1f} {y}A{length:.1f} {length:.1f} 0 0 0 {x + 0.35 * length:.1f} "
                      f"{y - math.sqrt(1 - 0.35**2) * length:.1f}", "soft", 1.4, dashed=True)  # fmt: skip
@@ -49,8 +50,7 @@ def turning(picture: Picture, top: float, words: str, dora: bool) -> None:
 
 def one_round(picture: Picture, x: float, k: int) -> None:
     """Round k: W with what the rounds before have left in it, and a new adapter."""
-    top, width, height = 122, 56, 76
-    picture.text(x + 46, 92, f"round {k + 1}", size=15, bold=True)
+    top, width, height = 142, 56, 76
     picture.block(x + 14, top, width, height, "frozen")
     for old in range(k):
         picture.block(x + 14, top + 8 + 18 * old, width, 10, "trained", True, round=0)
@@ -60,7 +60,7 @@ def one_round(picture: Picture, x: float, k: int) -> None:
     if k < 2:
         picture.arrow((x + 80, top + 34), (x + 112, top + 34), ink="blue", width=2)
         picture.text(x + 95, top + 22, "merge", size=14, ink="blue")
-    foot = 290
+    foot = 310
     picture.bars(x + 18, foot, [k + 1], ["trained"], 18, width=48)
     for level in range(1, k + 1):
         picture.line((x + 18, foot - 18 * level), (x + 66, foot - 18 * level), width=1)
@@ -82,7 +82,7 @@ def multiplier(done: int) -> float:
 
 
 def rates(picture: Picture) -> None:
-    left, foot, step = 366, 450, 360 / TOTAL
+    left, foot, step = 366, 462, 360 / TOTAL
     points = [(left + step * n, foot - 90 * multiplier(n)) for n in range(TOTAL)]
     picture.line((left, foot), (left + 352, foot), width=1.4)
     picture.line(*points, ink="blue", width=3)

@@ -43,7 +43,8 @@ def panel(
     picture.text(x, 92, words, size=18, anchor="start", bold=True)
     target = LOW - HIGH * TARGET
     picture.line((x, target), (x + WIDE, target), ink="soft", width=1.4, dashed=True)
-    picture.line((x, LOW), (x + WIDE, LOW), width=1.4)
+    picture.arrow((x, LOW), (x + WIDE, LOW), width=1.4)
+    picture.text(x + WIDE, LOW + 20, "training", size=15, ink="soft", anchor="end")
     picture.line(*((x + WIDE * t, LOW - HIGH * n) for t, n in curve), ink="blue", width=3.5)
     picture.text(
         x + WIDE, target - 10, f"budget: {TARGET} ranks", size=15, ink="soft", anchor="end"

@@ -6,7 +6,7 @@ from .draw import Picture
 
 IMPORTANCES = {"a": (3.0, 8.0, 0.5, 1.0), "b": (0.9, 0.7, 0.8, 0.75)}
 K, P = 2, 0.9
-PITCH, SCALE = 37, 9
+PITCH, SCALE = 37, 11
 Rank = tuple[float, str]  # importance, module
 
 
@@ -41,7 +41,7 @@ def draw() -> Picture:
 
 def panel(picture: Picture, x: float, top: float, way: str, rule: str, scope: str) -> None:
     picture.text(x, top + 10, way, size=18, anchor="start", bold=True)
-    picture.text(x + 58, top + 10, rule, size=15, ink="soft", anchor="start")
+    picture.text(x + 66, top + 10, rule, size=15, ink="soft", anchor="start")
     foot = top + 128
     for pool in groups(scope):
         values, stays = [value for value, _ in pool], kept(pool, way)

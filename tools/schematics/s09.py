@@ -34,7 +34,7 @@ def shared() -> list[float]:
 
 
 def draw() -> Picture:
-    picture = Picture("One event: the weak make room for copies of the strong", 530)
+    picture = Picture("One event: the weak make room for copies of the strong", 552)
     for k, words in enumerate(("weigh", "cut", "prune", "copy", "share")):
         x = 40 + PITCH * k
         picture.dot(x + 11, 88, 12, "blue-tint", "blue", 1.6)
@@ -102,7 +102,7 @@ def stream(picture: Picture) -> None:
     after = {(f"{i + 1} new" if i in pruned() else f"{i + 1}"): w for i, w in enumerate(shared())}
     middle = {name: (1 + w) / 2 for name, w in before.items()}
     dying = before | {"2": 0.1, "5": 0.1}
-    steps = [
+    frames = [
         (left, dict.fromkeys(before, 1)),
         (then, middle),
         (event - 40, before),
@@ -110,12 +110,13 @@ def stream(picture: Picture) -> None:
         (event + 50, after),
         (right, after),
     ]
-    edges = river(picture, top, high, steps, order)
-    for name, stream in edges.items():
-        for (x, upper, lower), away in ((stream[0], -14), (stream[-1], 14)):
+    edges = river(picture, top, high, frames, order)
+    for name, edge in edges.items():
+        for (x, upper, lower), away in ((edge[0], -14), (edge[-1], 14)):
             if lower > upper:
                 picture.text(x + away, (upper + lower) / 2 + 5, name[0], size=15, ink="soft")
     for x, words in ((then, "snapshot"), (event, "event")):
         picture.line((x, top - 8), (x, top + high + 8), width=1.4, dashed=True)
         picture.text(x, top + high + 28, words, size=15)
-    picture.text(right, top + high + 28, "half a period apart", size=15, ink="soft", anchor="end")
+    picture.brace((event, top + high + 38), (then, top + high + 38))
+    picture.text((then + event) / 2, top + high + 64, "half a period", size=15, ink="soft")

@@ -32,6 +32,7 @@ def draw() -> Picture:
         y += 28
     picture.arrow((right - 44, y + 14), (right - 44, y - 12), ink="blue")
     picture.text(right - 44, y + 34, "the end token, too", size=15, ink="blue")
+    picture.text(LEFT, y + 34, "⏎ a new line, · a space", size=15, ink="soft", anchor="start")
     return picture
 
 

@@ -13,6 +13,7 @@ def draw() -> Picture:
 
 
 def skills(picture: Picture) -> None:
+    """In the plane of two weights: where each skill is still there, and where the new one would be."""
     x, y = 186, 252
     for ink, dx, dy, name in (
         ("blue", -28, -28, "add"),
@@ -20,40 +21,17 @@ def skills(picture: Picture) -> None:
         ("purple", -26, 34, "reverse"),
         ("soft", 34, 28, "sort"),
     ):
-        picture.element(
-            "circle",
-            f"{ink}-tint {ink}-line",
-            cx=x + dx,
-            cy=y + dy,
-            r=106,
-            stroke_width=2.2,
-            fill_opacity=0.55,
-        )
-        away = 114 / math.hypot(dx, dy)
-        picture.text(
-            x + dx * (1 + away),
-            y + dy * (1 + away) + 6,
-            name,
-            ink=ink,
-            bold=True,
-            anchor="end" if dx < 0 else "start",
-        )
-    picture.element(
-        "circle",
-        "vermilion-tint vermilion-line",
-        cx=418,
-        cy=210,
-        r=74,
-        stroke_width=2.2,
-        stroke_dasharray="6 5",
-        fill_opacity=0.7,
-    )
-    picture.text(434, 182, "new task", ink="vermilion", bold=True)
+        picture.dot(x + dx, y + dy, 106, f"{ink}-tint", ink, opacity=0.6)
+        out = 1 + 114 / math.hypot(dx, dy)
+        side = "end" if dx < 0 else "start"
+        picture.text(x + dx * out, y + dy * out + 6, name, ink=ink, bold=True, anchor=side)
+    picture.dot(418, 210, 74, "vermilion-tint", "vermilion", dashed=True, opacity=0.7)
+    picture.text(428, 182, "new task", ink="vermilion", bold=True)
     picture.arrow((x - 6, y), (x + 56, y - 8), width=2.6)
     picture.arrow((x + 62, y - 9), (402, 212), width=2.6, dashed=True)
     picture.dot(x - 14, y + 1, 8, "ink")
     picture.text(x - 28, y + 7, "W", anchor="end", bold=True, size=18)
-    picture.text(x + 50, y + 18, "near", size=15, halo=True)
+    picture.text(x + 46, y + 18, "near", size=15)
     picture.text(408, 240, "far", size=15)
 
 
