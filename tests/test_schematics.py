@@ -2,13 +2,14 @@
 
 import json
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from beamlora_mini import ranks
-from tools.schematics import ALT, PICTURES, ink, markdown, s06, s09, svg
+from tools.schematics import ALT, PICTURES, ink, markdown, s04, s06, s09, svg
 from tools.schematics.draw import SMALLEST, WIDTH, number
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,7 +65,9 @@ def test_it_can_be_read_at_the_width_of_a_notebook(name):
     )
     for words in root.iter(f"{SVG}text"):
         assert "".join(words.itertext()).strip() and float(words.get("font-size")) >= 14
-    assert all(float(part.get("font-size", SMALLEST)) >= SMALLEST for part in root.iter(f"{SVG}tspan"))
+    assert all(
+        float(part.get("font-size", SMALLEST)) >= SMALLEST for part in root.iter(f"{SVG}tspan")
+    )
 
 
 @each
@@ -120,6 +123,15 @@ def test_the_event_of_09_is_the_one_that_the_package_makes():
     for slot, source in s09.pairs():
         scores[[slot, source]] = scores[[slot, source]].mean()
     torch.testing.assert_close(torch.tensor(s09.shared()), ranks.score_importance(scores, 1.0))
+
+
+def test_the_budgets_of_04_meet_and_no_rank_comes_from_nowhere():
+    for moments, way in ((s04.PRUNING, 1), (s04.GROWING, -1)):
+        assert all(len(ranks) == s04.LAYERS for ranks in moments) and sum(moments[-1]) == s04.TARGET
+        for before, after in pairwise(moments):
+            assert all(way * old >= way * new for old, new in zip(before, after))
+    totals = [sum(ranks) for ranks in s04.GROWING]
+    assert {*totals} <= {s04.LAYERS, *(total for _, total in s04.GROWTHS)}
 
 
 @each

@@ -58,19 +58,13 @@ def hatching(x: float, y: float, width: float, height: float, step: float = 8) -
 
 
 def spans(words: str, size: float) -> str:
-    """b_i and b_{ij} as a subscript, x^2 as a superscript."""
-    parts, back = [], 0.0
-    small = number(max(SMALLEST, 0.72 * size))
-    for k, part in enumerate(re.split(r"([_^](?:\{[^}]*\}|\w(?!\w)))", words)):
-        if k % 2:
-            shift = size * (0.28 if part[0] == "_" else -0.36)
-            letters = escape(part[1:].strip("{}"))
-            parts.append(f'<tspan dy="{number(shift)}" font-size="{small}">{letters}</tspan>')
-            back = -shift
-        elif part:
-            parts.append(
-                f'<tspan dy="{number(back)}">{escape(part)}</tspan>' if back else escape(part)
-            )
+    """Words as SVG's text; b_i and b_{ij} become subscripts."""
+    drop, small = number(0.28 * size), number(max(SMALLEST, 0.72 * size))
+    plain, *rest = re.split(r"_(\{[^}]*\}|\w(?!\w))", words)
+    parts = [escape(plain)]
+    for low, after in zip(rest[::2], rest[1::2]):
+        parts.append(f'<tspan dy="{drop}" font-size="{small}">{escape(low.strip("{}"))}</tspan>')
+        parts.append(f'<tspan dy="-{drop}">{escape(after)}</tspan>' if after else "")
     return "".join(parts)
 
 
@@ -140,50 +134,35 @@ class Picture:
         self.path(path_through(points), ink, width, dashed)
 
     def arrow(
-        self, *points: Point, ink: str = "ink", width: float = 2, bend: float = 0,
-        dashed: bool = False,
-    ) -> None:  # fmt: skip
-        """Through the points to the last. bend: how far a line of two points swerves to its left."""
+        self, *points: Point, ink: str = "ink", width: float = 2, dashed: bool = False
+    ) -> None:
+        """Through the points to the last."""
         (x0, y0), (x, y) = points[-2:]
-        length = math.hypot(x - x0, y - y0)
-        control = None
-        if bend:
-            side = (y - y0) / length * bend, (x0 - x) / length * bend
-            control = ((x0 + x) / 2 + 2 * side[0], (y0 + y) / 2 + 2 * side[1])
-            x0, y0 = control
-            length = math.hypot(x - x0, y - y0)
-        ahead = ((x - x0) / length, (y - y0) / length)
-        size = 5 + 2 * width
-        foot = (x - size * ahead[0], y - size * ahead[1])
-        wings = [
-            (foot[0] - w * size * 0.45 * ahead[1], foot[1] + w * size * 0.45 * ahead[0])
-            for w in (1, -1)
-        ]
-        if control:
-            curve = " ".join(map(number, (*control, *foot)))
-            self.path(f"{path_through(points[:1])}Q{curve}", ink, width, dashed)
-        else:
-            self.line(*points[:-1], foot, ink=ink, width=width, dashed=dashed)
-        self.path(path_through([wings[0], (x, y), wings[1]]) + "Z", width=0, fill=ink)
+        length, size = math.hypot(x - x0, y - y0), 5 + 2 * width
+        ahead = (size * (x - x0) / length, size * (y - y0) / length)
+        foot = (x - ahead[0], y - ahead[1])
+        left, right = (
+            (foot[0] - side * ahead[1], foot[1] + side * ahead[0]) for side in (0.45, -0.45)
+        )
+        self.line(*points[:-1], foot, ink=ink, width=width, dashed=dashed)
+        self.path(path_through([left, (x, y), right]) + "Z", width=0, fill=ink)
 
     def brace(self, start: Point, end: Point, depth: float = 9, ink: str = "soft") -> None:
         """A brace from start to end, its tip to the left of the way there."""
         (x0, y0), (x1, y1) = start, end
         length = math.hypot(x1 - x0, y1 - y0)
-        along, aside = (
-            ((x1 - x0) / length, (y1 - y0) / length),
-            ((y1 - y0) / length, (x0 - x1) / length),
-        )
+        turn = depth / 2 / length  # of the rounded ends, as a share of the length
 
         def at(share: float, out: float) -> str:
-            s, o = share * length, out * depth
-            x, y = x0 + s * along[0] + o * aside[0], y0 + s * along[1] + o * aside[1]
+            aside = out * depth / length
+            x = x0 + share * (x1 - x0) + aside * (y1 - y0)
+            y = y0 + share * (y1 - y0) - aside * (x1 - x0)
             return f"{number(x)} {number(y)}"
 
-        half = f"Q{at(0, 0.5)} {at(depth / 2 / length, 0.5)}L{at(0.5 - depth / 2 / length, 0.5)}"
-        half += f"Q{at(0.5, 0.5)} {at(0.5, 1)}Q{at(0.5, 0.5)} {at(0.5 + depth / 2 / length, 0.5)}"
-        half += f"L{at(1 - depth / 2 / length, 0.5)}Q{at(1, 0.5)} {at(1, 0)}"
-        self.path(f"M{at(0, 0)}{half}", ink, 1.6)
+        self.path(
+            f"M{at(0, 0)}Q{at(0, 0.5)} {at(turn, 0.5)}L{at(0.5 - turn, 0.5)}Q{at(0.5, 0.5)} {at(0.5, 1)}"
+            f"Q{at(0.5, 0.5)} {at(0.5 + turn, 0.5)}L{at(1 - turn, 0.5)}Q{at(1, 0.5)} {at(1, 0)}", ink, 1.6,
+        )  # fmt: skip
 
     def cross(self, x: float, y: float, size: float = 6, ink: str = "vermilion") -> None:
         for way in (1, -1):

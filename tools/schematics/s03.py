@@ -10,7 +10,7 @@ TOTAL, EVERY, FIRST_WARMUP, WARMUP = 90, 30, 4, 6  # steps, as in notebook 03
 def draw() -> Picture:
     picture = Picture("Turn without stretching; restart and add up", 522)
     picture.line((336, 84), (336, 490), ink="grey", width=1)
-    turning(picture, 96, "LoRA turns and stretches at once", dora=False)
+    turning(picture, 96, "LoRA turns and stretches", dora=False)
     turning(picture, 306, "DoRA: the length is set apart", dora=True)
     picture.text(366, 96, "ReLoRA merges and starts again", anchor="start", bold=True)
     for k in range(3):
@@ -43,7 +43,7 @@ def turning(picture: Picture, top: float, words: str, dora: bool) -> None:
         picture.arrow(row, moved, ink="vermilion", width=2.4)
         picture.text(row[0] + 38, row[1] - 26, "s B A", ink="vermilion", anchor="start")
     picture.arrow((x, y), row, ink="grey", width=3)
-    picture.text(row[0] + 8, row[1] + 18, "W", ink="grey", bold=True)
+    picture.text(row[0] + 8, row[1] + 18, "W", ink="grey", bold=True, halo=True)
     picture.text(moved[0] + 14, moved[1], "V", ink="soft" if dora else "blue", bold=not dora)
     picture.dot(x, y, 4, "ink")
 

@@ -1,27 +1,27 @@
 """One event of BeamLoRA in five frames, and the river that it interrupts."""
 
 import math
+from collections.abc import Sequence
 from itertools import accumulate
 
 from .draw import Picture
 from .river import river
 
 WEIGHTS = (1.5, 0.4, 1.2, 1.3, 0.3, 1.3)  # of six ranks; they add up to six
+STRONGEST_FIRST = sorted(range(len(WEIGHTS)), key=lambda i: -WEIGHTS[i])
 P = 0.9
-PITCH, WIDE, FOOT, SCALE = 142, 106, 258, 56
+LEFT, PITCH, FOOT, SCALE, BAR, GAP = 40, 142, 258, 56, 13, 5  # of the frames and their bars
 
 
 def pruned() -> list[int]:
     """From the first rank on at which the running sum exceeds p of the total, in ascending order."""
-    order = sorted(range(len(WEIGHTS)), key=lambda i: -WEIGHTS[i])
-    held = accumulate(WEIGHTS[i] for i in order)
-    return sorted(i for i, total in zip(order, held) if total > P * sum(WEIGHTS))
+    held = accumulate(WEIGHTS[i] for i in STRONGEST_FIRST)
+    return sorted(i for i, total in zip(STRONGEST_FIRST, held) if total > P * sum(WEIGHTS))
 
 
 def pairs() -> list[tuple[int, int]]:
     """(slot, source): the pruned in ascending order, and the strongest."""
-    slots = pruned()
-    return list(zip(slots, sorted(range(len(WEIGHTS)), key=lambda i: -WEIGHTS[i])))
+    return list(zip(pruned(), STRONGEST_FIRST))
 
 
 def shared() -> list[float]:
@@ -36,62 +36,52 @@ def shared() -> list[float]:
 def draw() -> Picture:
     picture = Picture("One event: the weak make room for copies of the strong", 552)
     for k, words in enumerate(("weigh", "cut", "prune", "copy", "share")):
-        x = 40 + PITCH * k
+        x = LEFT + PITCH * k
         picture.dot(x + 11, 88, 12, "blue-tint", "blue", 1.6)
         picture.text(x + 11, 93.5, f"{k + 1}", size=15, ink="blue", bold=True)
         picture.text(x + 30, 94, words, anchor="start", bold=True)
-        picture.line((x - 4, FOOT), (x + WIDE, FOOT), width=1.4)
+        picture.line((x - 4, FOOT), (x + 106, FOOT), width=1.4)
     frames(picture)
     stream(picture)
     return picture
 
 
-def ranks(
-    picture: Picture, k: int, weights: tuple | list, kinds: list[str], names: str = "123456"
-) -> list:
-    tops = picture.bars(40 + PITCH * k, FOOT, weights, kinds, SCALE, 13, 5)
-    for (x, _), name in zip(tops, names):
-        picture.text(x, FOOT + 19, name, size=14, ink="soft")
-    return tops
+def ranks(picture: Picture, k: int, weights: Sequence[float], kinds: dict[int, str]) -> list[float]:
+    """The ranks of frame k as bars, in the order of `kinds`; the middle of each, from rank 1."""
+    x, values = LEFT + PITCH * k, [weights[i] for i in kinds]
+    tops = picture.bars(x, FOOT, values, [*kinds.values()], SCALE, BAR, GAP)
+    middles = dict(zip(kinds, (middle for middle, _ in tops)))
+    for i, middle in middles.items():
+        picture.text(middle, FOOT + 19, f"{i + 1}", size=14, ink="soft")
+    return [middles[i] for i in sorted(middles)]
 
 
 def frames(picture: Picture) -> None:
-    slots, kept = pruned(), ["trained"] * len(WEIGHTS)
-    marked = ["pruned" if i in slots else "trained" for i in range(len(WEIGHTS))]
+    everyone, slots = range(len(WEIGHTS)), pruned()
+    kept = dict.fromkeys(everyone, "trained")
+    left = [0 if i in slots else weight for i, weight in enumerate(WEIGHTS)]
     ranks(picture, 0, WEIGHTS, kept)
-    order = sorted(range(len(WEIGHTS)), key=lambda i: -WEIGHTS[i])
-    ranks(
-        picture,
-        1,
-        [WEIGHTS[i] for i in order],
-        [marked[i] for i in order],
-        "".join(f"{i + 1}" for i in order),
-    )
-    cut = 40 + PITCH + 18 * (len(WEIGHTS) - len(slots)) - 2.5
+
+    ranks(picture, 1, WEIGHTS, {i: "pruned" if i in slots else "trained" for i in STRONGEST_FIRST})
+    cut = LEFT + PITCH + (BAR + GAP) * (len(WEIGHTS) - len(slots)) - GAP / 2
+    share = f"p = {P:g}".replace("0.", ".")
     picture.line((cut, 140), (cut, FOOT + 24), ink="vermilion", dashed=True)
-    picture.text(
-        cut + 6, 154, f"p = {P:g}".replace("0.", "."), size=14, ink="vermilion", anchor="start"
-    )
-    ranks(picture, 2, [0 if i in slots else w for i, w in enumerate(WEIGHTS)], kept)
-    tops = ranks(picture, 3, [0 if i in slots else w for i, w in enumerate(WEIGHTS)], kept)
+    picture.text(cut + 6, 154, share, size=14, ink="vermilion", anchor="start")
+
+    middles = ranks(picture, 2, left, kept)
     for i in slots:
-        x = 40 + PITCH * 2 + 18 * i + 6.5
-        picture.arrow((x, FOOT - 34), (x, FOOT - 6), ink="vermilion")
-    picture.text(40 + PITCH * 3 + 51, 130, "snapshot", size=14, ink="green")
-    picture.cells(
-        40 + PITCH * 3, 138, ["fresh"] * len(WEIGHTS), size=13, gap=5, across=True, solid=False
-    )
+        picture.arrow((middles[i], FOOT - 34), (middles[i], FOOT - 6), ink="vermilion")
+
+    middles = ranks(picture, 3, left, kept)
+    x, fresh = LEFT + PITCH * 3, ["fresh"] * len(WEIGHTS)
+    picture.text(x + 51, 130, "snapshot", size=14, ink="green")
+    picture.cells(x, 138, fresh, BAR, GAP, across=True, solid=False)
     for slot, source in pairs():
-        picture.arrow(
-            (tops[source][0], 151),
-            (tops[source][0], 163),
-            (tops[slot][0], 163),
-            (tops[slot][0], FOOT - 6),
-            ink="green",
-            width=2.2,
-        )
-    after = ["fresh" if i in slots else "trained" for i in range(len(WEIGHTS))]
-    ranks(picture, 4, shared(), after)
+        start, end = middles[source], middles[slot]
+        way = (start, 151), (start, 163), (end, 163), (end, FOOT - 6)
+        picture.arrow(*way, ink="green", width=2.2)
+
+    ranks(picture, 4, shared(), {i: "fresh" if i in slots else "trained" for i in everyone})
 
 
 def stream(picture: Picture) -> None:
