@@ -208,7 +208,8 @@ class Picture:
         tops = []
         for i, (value, kind) in enumerate(zip(values, kinds, strict=True)):
             left = x + i * (width + gap)
-            self.block(left, foot - value * scale, width, value * scale, kind, True, round=2)
+            if value:
+                self.block(left, foot - value * scale, width, value * scale, kind, True, round=2)
             tops.append((left + width / 2, foot - value * scale))
         return tops
 

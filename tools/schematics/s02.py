@@ -9,7 +9,7 @@ FOOT, SCALE = 268, 13
 
 
 def draw() -> Picture:
-    picture = Picture("One weight, three ways to start: which part of it may train?", 386)
+    picture = Picture("One weight, three ways to start", 386)
     frozen, trained = ["frozen"] * len(SPECTRUM), ["trained"] * RANK
     rest = frozen[RANK:]
     panel(picture, 36, "LoRA", "nothing of W", [(SPECTRUM, frozen), ((0,) * RANK, trained)])
