@@ -3,6 +3,7 @@
 import beamlora_mini as bl
 """
 
+from . import paired
 from .evaluation import evaluate
 from .events import RankEvent
 from .fit import fit
@@ -65,6 +66,7 @@ __all__ = [
     "load_task",
     "merge",
     "merge_and_unload",
+    "paired",
     "save_adapter",
     "unmerge",
 ]

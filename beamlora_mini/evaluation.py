@@ -6,14 +6,14 @@ An example is a prompt and an answer; see `batches`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .batches import (
     Example,
@@ -33,6 +33,7 @@ from .machine import progress_bar
 from .tasks import Task, split_of
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
@@ -76,6 +77,26 @@ def evaluate(
         "exact_match": right / len(rows),
         "loss": _mean_loss(model, examples, padding_id(tokenizer, room), batch_size),
     }
+
+
+def exam_batch(tokenizer: Tokenizer, rows: Dataset) -> dict[str, Tensor]:
+    """Rows of prompts and answers as one batch on the CPU, for `accuracy`."""
+    return collate(encode_examples(tokenizer, rows), padding_id(tokenizer, Room()), "cpu")
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
+    """The share of a batch's rows whose whole answer, end token included, is the likeliest: one
+    forward pass, in the mode that the model is in. Whoever has said the right answer so far is asked
+    for the next token, so that this is the exact match of greedy answers written as the tokenizer
+    writes them.
+
+    batch: input_ids, attention_mask and labels (rows, tokens), labels -100 where nothing is asked.
+    """
+    batch = {name: values.to(device_of(model)) for name, values in batch.items()}
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    said, wanted = logits[:, :-1].argmax(-1), batch["labels"][:, 1:]
+    return ((said == wanted) | (wanted == -100)).all(1).float().mean().item()
 
 
 @torch.no_grad()

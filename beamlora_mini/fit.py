@@ -114,7 +114,7 @@ def fit(
                 log.add(value, rate, events, int(batch["attention_mask"].sum()))
                 log.seconds += time.perf_counter() - started
                 if history is not None:
-                    history.record(run.model, run.n, events, value)
+                    history.record(run.model, run.n, events, value, run.schedule.before)
                 bar.update()
                 bar.set_postfix(loss=f"{value:.3f}")
                 if checkpoint_dir and (run.n % checkpoint_every == 0 or run.n == steps):

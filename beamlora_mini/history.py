@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .checks import require_choice, require_whole
+from .checks import require, require_choice, require_whole
 from .events import RankEvent
-from .layers import require_adapters, unwrap
+from .layers import AdapterLayer, require_adapters, unwrap
 from .ranks.choosing import to_cpu
 
 if TYPE_CHECKING:
@@ -53,54 +53,100 @@ class RankHistory:
     """The importance of every rank of every adapter every `every` optimizer steps, the loss of
     those steps, and all events.
 
-    Hand it to `fit`, or call `record` after each step of your own loop. steps: the recorded ones;
-    importance: for each of them {module: (r,)}; losses: for each of them a number, NaN where none
-    was given; events: list of `RankEvent`; info: whatever is worth keeping with a run (command,
+    Hand it to `fit`, or call `record` after each step of your own loop. measures: what else to
+    record, {name: function of a layer that returns (r,)}, as one of `ranks` by which to compare.
+
+    steps: the recorded ones; importance: for each of them {module: (r,)}; measured: for each of them
+    {name of a measure: {module: (r,)}}; losses: for each of them a number, NaN where none was given;
+    events: list of `RankEvent`; before: {step with events: {module: (r,)}}, the importances that they
+    were chosen by, where the method says them; info: whatever is worth keeping with a run (command,
     versions, device), saved with it.
+
+    Raises ValueError for a measure that is no function, or named like a column of `to_pandas`.
     """
 
-    def __init__(self, every: int = 10):
-        require_whole("every", every, 1)
-        self.every = every
+    def __init__(
+        self,
+        every: int = 10,
+        measures: Mapping[str, Callable[[AdapterLayer], Tensor]] | None = None,
+    ):
+        self.every = require_whole("every", every, 1)
+        self.measures = dict(measures or {})
+        for name, measure in self.measures.items():
+            free = isinstance(name, str) and name not in (*_FACTS, "step", "module", "rank")
+            require(
+                free and callable(measure),
+                "measures",
+                {name: measure},
+                "{name: function of a layer}",
+            )
         self.steps: list[int] = []
         self.importance: list[dict[str, Tensor]] = []
+        self.measured: list[dict[str, dict[str, Tensor]]] = []
         self.losses: list[float] = []
         self.events: list[RankEvent] = []
+        self.before: dict[int, dict[str, Tensor]] = {}
         self.info: dict = {}
 
+    @torch.no_grad()
     def record(
         self,
         model: nn.Module,
         step: int,
         events: Iterable[RankEvent] = (),
         loss: float = float("nan"),
+        before: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Keep a step's events and, if it is one of every `every`, importance and loss."""
-        self.events += events
+        """Keep a step's events and, if it is one of every `every`, importance, measures and loss.
+
+        before: what the events were chosen by, `run.schedule.before`: with it a picture shows both
+        sides of an event. Raises ValueError, with nothing recorded, where a measure is not (r,).
+        """
+        events = list(events)
         if step % self.every == 0:
             layers = require_adapters(unwrap(model))
-            values = to_cpu([layer.rank_importance() for layer in layers.values()])
+            importance = _by_module(layers, [layer.rank_importance() for layer in layers.values()])
+            measured = {}
+            for name, measure in self.measures.items():
+                measured[name] = _by_module(layers, list(map(measure, layers.values())))
+                for module, values in measured[name].items():
+                    shape, wanted = tuple(values.shape), tuple(importance[module].shape)
+                    if shape != wanted:
+                        raise ValueError(
+                            f"measures: {name!r} of {module!r} is of shape {shape}: allowed is {wanted}"
+                        )
             self.steps.append(step)
-            self.importance.append({name: v.float() for name, v in zip(layers, values)})
+            self.importance.append(importance)
+            self.measured.append(measured)
             self.losses.append(loss)
+        self.events += events
+        if events and before is not None:
+            self.before[step] = {name: values.float() for name, values in before.items()}
 
     def to_pandas(self, what: str = "importance") -> pd.DataFrame:
-        """A table of "importance" (step, module, rank, importance), "events" (the fields of
-        `RankEvent`) or "loss" (step, loss)."""
+        """A table of "importance" (step, module, rank, importance, and a column for each measure),
+        "before" (step, module, rank, importance), "events" (the fields of `RankEvent`) or "loss"
+        (step, loss)."""
         import pandas as pd
 
         if what == "events":
             return pd.DataFrame(self.events, columns=RankEvent._fields)
         if what == "loss":
             return pd.DataFrame({"step": self.steps, "loss": self.losses})
-        require_choice("what", what, ("importance", "events", "loss"))
-        rows = [
-            (step, module, rank, value)
-            for step, modules in zip(self.steps, self.importance)
-            for module, values in modules.items()
-            for rank, value in enumerate(values.tolist())
-        ]
-        return pd.DataFrame(rows, columns=["step", "module", "rank", "importance"])
+        require_choice("what", what, ("importance", "before", "events", "loss"))
+        columns = ["step", "module", "rank", "importance"]
+        if what == "before":
+            return pd.DataFrame(_rows(self.before.items()), columns=columns)
+        table = pd.DataFrame(_rows(zip(self.steps, self.importance)), columns=columns)
+        names = self.measured[0] if self.measured else {}
+        for name in names:
+            table[name] = [
+                value
+                for of_step in self.measured
+                for values in of_step[name].values()
+                for value in values.tolist()
+            ]
+        return table
 
     def lineage(self) -> pd.DataFrame:
         """Which of the first ranks each rank descends from: columns step, module, rank, ancestor.
@@ -142,7 +188,9 @@ class RankHistory:
             )
 
     def state_dict(self) -> dict:
-        kept = {key: value for key, value in vars(self).items() if key != "every"}
+        kept = {
+            name: value for name, value in vars(self).items() if name not in ("every", "measures")
+        }
         return kept | {"info": json.dumps(self.info, default=str)}
 
     def load_state_dict(self, state: dict) -> None:
@@ -150,24 +198,27 @@ class RankHistory:
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file, a row for each fact: column `what` says whether it is an
-        "importance" (step, module, rank, value), a "loss" (step, value) or the `kind` of an event
-        (step, module, rank, source, threshold, score_before, score_after)."""
+        "importance", a "before" or a measure by its name (step, module, rank, value), a "loss" (step,
+        value) or the `kind` of an event (step, module, rank, source, threshold, score_before,
+        score_after)."""
         import pandas as pd
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._require_recorded()
-        importance = self.to_pandas().rename(columns={"importance": "value"})
+        wide = self.to_pandas()
+        names = list(wide.columns[3:])
+        facts = wide.melt(["step", "module", "rank"], names, var_name="what", value_name="value")
+        before = self.to_pandas("before").rename(columns={"importance": "value"})
         loss = self.to_pandas("loss").rename(columns={"loss": "value"}).assign(what="loss")
         events = self.to_pandas("events").rename(columns={"kind": "what", "slot": "rank"})
-        frames = [importance.assign(what="importance"), loss, events]
+        frames = [facts, before.assign(what="before"), loss, events]
         columns = ["what", "step", "module", "rank", "value", *_EVENT_NUMBERS]
         table = pd.concat([f.reindex(columns=columns) for f in frames if len(f)])
         integers = {name: "Int32" for name in ("step", "rank", "source")}
         table = table.astype(integers | {"value": "float32"} | {"what": str})
-        metadata = {
-            "beamlora_mini": json.dumps({"every": self.every, "info": self.info}, default=str)
-        }
+        about = {"every": self.every, "info": self.info, "measures": names[1:]}
+        metadata = {"beamlora_mini": json.dumps(about, default=str)}
         arrow = pa.Table.from_pandas(table, preserve_index=False)
         pq.write_table(arrow.replace_schema_metadata(metadata), path, compression="zstd")
 
@@ -190,11 +241,12 @@ class RankHistory:
         history.info = kept["info"]
         loss = table[table.what == "loss"]
         history.steps, history.losses = loss.step.tolist(), loss.value.tolist()
-        importance = table[table.what == "importance"]
-        for _, of_step in importance.groupby("step"):
-            modules = of_step.groupby("module", sort=False).value
-            history.importance.append({m: torch.tensor(v.tolist()) for m, v in modules})
-        events = table[~table.what.isin(["loss", "importance"])]
+        history.importance = list(_of_steps(table, "importance").values())
+        history.before = _of_steps(table, "before")
+        measures = {name: _of_steps(table, name).values() for name in kept.get("measures", [])}
+        of_each_step = zip(*measures.values()) if measures else [()] * len(history.steps)
+        history.measured = [dict(zip(measures, values)) for values in of_each_step]
+        events = table[~table.what.isin([*_FACTS, *measures])]
         for row in events.itertuples():
             slot, source = (None if pd.isna(v) else int(v) for v in (row.rank, row.source))
             numbers = (
@@ -208,3 +260,26 @@ class RankHistory:
 
 
 _EVENT_NUMBERS = ("source", "threshold", "score_before", "score_after")
+_FACTS = ("importance", "before", "loss")
+
+
+def _by_module(layers: Iterable[str], values: list[Tensor]) -> dict[str, Tensor]:
+    return {name: v.float() for name, v in zip(layers, to_cpu(values))}
+
+
+def _rows(of_steps: Iterable[tuple[int, Mapping[str, Tensor]]]) -> Iterator[tuple]:
+    for step, modules in of_steps:
+        for module, values in modules.items():
+            for rank, value in enumerate(values.tolist()):
+                yield step, module, rank, value
+
+
+def _of_steps(table: pd.DataFrame, what: str) -> dict[int, dict[str, Tensor]]:
+    """{step: {module: (r,)}} of the rows of a saved table that say `what`."""
+    return {
+        int(step): {
+            module: torch.tensor(values.tolist())
+            for module, values in of_step.groupby("module", sort=False).value
+        }
+        for step, of_step in table[table.what == what].groupby("step")
+    }

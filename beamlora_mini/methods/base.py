@@ -27,10 +27,12 @@ class RankSchedule:
 
     Call `step(n)` for n = 1, 2, ... after `optimizer.step()` and before `zero_grad()`; add `loss()`
     to the training loss. layers: {qualified name: layer} of the run. gradient_scale: by how much the
-    loss is scaled up before the backward pass, where a GradScaler does that.
+    loss is scaled up before the backward pass, where a GradScaler does that. before: {name: (r,)},
+    the importances that the last events were chosen by, where the method tells.
     """
 
     gradient_scale: float = 1.0
+    before: dict[str, Tensor] | None = None
 
     def __init__(
         self, method: Method, model: nn.Module, optimizer: optim.Optimizer, total_steps: int

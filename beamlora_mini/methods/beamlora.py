@@ -97,7 +97,7 @@ class BeamSchedule(RankSchedule):
                 f"step {n}: no snapshot was taken {self.lag} steps ago: call step(n) for every n"
             )
         p = top_p_threshold(n, self.end_step, self.method.p_start)
-        importances = self.importances()
+        self.before = importances = self.importances()
         masks = self.choose(n, importances, p)
         generator = step_generator(self.method.seed, n)
         pairing = self.method.pairing

@@ -1,0 +1,115 @@
+"""One look for every picture of the series, and pictures that a screen reader can tell."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import HTML, display
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+# Safe for colour-blind readers (Okabe and Ito's palette), and told apart by line, mark or number too.
+SOURCE, PRUNED, REST = "#0072B2", "#D55E00", "#8C8C8C"
+COLORS = (SOURCE, PRUNED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B", "#B8A800")
+LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), (0, (1, 1)))
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DPI = 200
+
+STYLE: dict[Any, Any] = {
+    "figure.figsize": (6, 3.5),
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10,
+    "grid.color": "#E6E6E6",
+    "axes.prop_cycle": plt.cycler(color=COLORS) + plt.cycler(linestyle=LINES),
+    "font.size": 10,
+}
+
+_CARD = "background:#fff;border-radius:8px;max-width:100%;height:auto"
+
+
+def figure(columns: int = 1, width: float = 6, height: float = 3.5) -> tuple[Figure, list[Axes]]:
+    """A figure in the style of the series: `columns` axes side by side, sizes in inches."""
+    with plt.rc_context(STYLE):
+        drawn, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False)
+    return drawn, list(axes[0])
+
+
+def show(drawn: Figure, alt: str, caption: str = "", table: pd.DataFrame | None = None) -> None:
+    """Display a figure, close it, and say the same in words: alt, read to who can't see it; a caption
+    under the picture; table, unfolded on demand, the numbers that are drawn.
+
+    What differs from machine to machine (all of it may) stands in one `<figure class="picture">`,
+    which the notebook tests leave out of the comparison. ValueError without an alt text.
+    """
+    if not alt.strip():
+        raise ValueError("alt='': say in words what the picture shows")
+    if drawn.get_layout_engine() is None:
+        drawn.tight_layout()
+    width = round(drawn.get_figwidth() * 100)
+    source = f"data:image/png;base64,{_png(drawn)}"
+    parts = [f'<img alt="{html.escape(alt)}" width="{width}" style="{_CARD}" src="{source}">']
+    if caption:
+        parts.append(f"<figcaption><em>{html.escape(caption)}</em></figcaption>")
+    if table is not None:
+        rows = table.to_html(index=False, border=0, na_rep="", float_format=_short)
+        parts.append(f"<details><summary>The numbers</summary>{rows}</details>")
+    display(HTML(f'<figure class="picture" style="margin:0">{"".join(parts)}</figure>'))
+
+
+def _png(drawn: Figure) -> str:
+    """A figure as PNG in base64, in the few colours that it has."""
+    buffer, small = io.BytesIO(), io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=DPI)
+    plt.close(drawn)
+    Image.open(buffer).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
+
+
+def measured_table(rows: Sequence[Mapping[str, object]] | pd.DataFrame, caption: str = "") -> None:
+    """Display measurements as a table: rows as dicts, or a DataFrame (its index is shown if it has a
+    name or names). Its cells may differ from machine to machine: the class `measured` says that to
+    the notebook tests."""
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.reset_index(names=None if any(frame.index.names) else "")
+    table = frame.to_html(index=False, border=0, na_rep="", classes="measured", float_format=_short)
+    below = f"<p><em>{html.escape(caption)}</em></p>" if caption else ""
+    display(HTML(table + below))
+
+
+def finding(sentence: str) -> None:
+    """Display a sentence computed from measurements: what holds here, with these settings and on this
+    machine. The notebook tests do not compare it."""
+    look = f"border-left:4px solid {SOURCE};padding:.2em .8em;margin:.4em 0"
+    display(HTML(f'<p class="finding" style="{look}"><b>Here:</b> {html.escape(sentence)}</p>'))
+
+
+def ink_on(color: str | tuple[float, ...]) -> str:
+    """Black or white, whichever can be read on a colour."""
+    red, green, blue = to_rgb(color)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+def spread(values: Tensor | Sequence[float], digits: int = 2) -> str:
+    """Mean and extremes of some seeds' values: "0.65 (0.64 to 0.67)"."""
+    of = torch.as_tensor(values).double()
+    low, high = of.min().item(), of.max().item()
+    return f"{of.mean().item():.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
