@@ -141,9 +141,9 @@ def run(task: str, rates: dict, seeds, phase: str, limit: int) -> list[dict]:
 
 
 PLACED = {
-    f"LoRA, {name}'s counts{where}": (name, where)
+    f"{name}'s places{where}": (name, where)
     for name in ("AdaLoRA", "IncreLoRA")
-    for where in ("", " permuted")
+    for where in ("", ", permuted")
 }
 
 
