@@ -9,8 +9,8 @@ learning rate is chosen on the seeds in TUNING, by mean exact match on the first
 it is run with that rate on the seeds in FRESH, and measured on all 500 (the same first 300 among
 them). `ranks` are those that each of the `modules` ends with, in the model's order.
 
-Whether a method's places are good, apart from how it gets there, is asked of plain LoRA ("placed"): with
-LoRA's rate, each fresh seed starts with the ranks that the method ended with on that seed, in its places
+Whether AdaLoRA's places are good, apart from how it gets there, is asked of plain LoRA ("placed"): with
+LoRA's rate, each fresh seed starts with the ranks that AdaLoRA ended with on that seed, in its places
 or permuted over the modules.
 """
 
@@ -141,9 +141,8 @@ def run(task: str, rates: dict, seeds, phase: str, limit: int) -> list[dict]:
 
 
 PLACED = {
-    f"{name}'s places{where}": (name, where)
-    for name in ("AdaLoRA", "IncreLoRA")
-    for where in ("", ", permuted")
+    "AdaLoRA's places": ("AdaLoRA", False),
+    "AdaLoRA's places, permuted": ("AdaLoRA", True),
 }
 
 
@@ -156,10 +155,10 @@ def placed(task: str, fresh: list[dict], limit: int) -> list[dict]:
     """One row for each variant and seed, from the rows of the fresh runs."""
     rows = []
     (rate,) = {row["lr"] for row in fresh if row["variant"] == "LoRA"}
-    for variant, (name, where) in PLACED.items():
+    for variant, (name, elsewhere) in PLACED.items():
         runs = [row for row in fresh if row["variant"] == name]
         given = [list(map(int, row["ranks"])) for row in runs]
-        if where:
+        if elsewhere:
             given = [permuted(counts, row["seed"]) for counts, row in zip(given, runs)]
         r = max(map(max, given))
         trials = [
