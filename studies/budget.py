@@ -8,13 +8,22 @@ Every variant ends with three ranks a module on average, 84 in all, and scales i
 learning rate is chosen on the seeds in TUNING, by mean exact match on the first 300 test prompts; then
 it is run with that rate on the seeds in FRESH, and measured on all 500 (the same first 300 among
 them). `ranks` are those that each of the `modules` ends with, in the model's order.
+
+Whether AdaLoRA's places are good, apart from how it gets there, is asked of plain LoRA ("placed"): with
+LoRA's rate, each fresh seed starts with the ranks that AdaLoRA ended with on that seed, in its places
+or permuted over the modules.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 
 import beamlora_mini as bl
+from beamlora_mini.many import Trial, fit_many
+from beamlora_mini.methods import RankSchedule
 from beamlora_mini.methods.adalora import AdaLoRASchedule
 from beamlora_mini.methods.increlora import IncreLoRASchedule
 
@@ -71,6 +80,25 @@ class InTurn(IncreLoRASchedule):
         return [name for name in self.layers if name in smallest]
 
 
+class PlacedSchedule(RankSchedule):
+    """Only the first `counts[i]` ranks of module i live: where a row of A and a column of B are both
+    zero, neither gets a gradient, ever."""
+
+    def __init__(self, method, model, optimizer, total_steps):
+        super().__init__(method, model, optimizer, total_steps)
+        for layer, count in zip(self.layers.values(), method.counts, strict=True):
+            layer.lora_A.data[count:] = 0
+
+
+@dataclass(frozen=True)
+class Placed(bl.LoRA):
+    """LoRA with counts[i] ranks in module i, all scaled by lora_alpha / r."""
+
+    counts: tuple[int, ...] = ()
+
+    Schedule: ClassVar = PlacedSchedule
+
+
 PRUNED = {"r": 2 * TARGET, "target_r": TARGET, "lora_alpha": 4 * TARGET, "orth_reg_weight": 0.1}
 GROWN = {"r": 1, "target_r": TARGET, "lora_alpha": 2 * TARGET, "orth_reg_weight": 0.1}
 VARIANTS = {
@@ -112,9 +140,45 @@ def run(task: str, rates: dict, seeds, phase: str, limit: int) -> list[dict]:
     return rows
 
 
+PLACED = {
+    "AdaLoRA's places": ("AdaLoRA", False),
+    "AdaLoRA's places, permuted": ("AdaLoRA", True),
+}
+
+
+def permuted(counts: list[int], seed: int) -> list[int]:
+    order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(seed))
+    return [counts[i] for i in order.tolist()]
+
+
+def placed(task: str, fresh: list[dict], limit: int) -> list[dict]:
+    """One row for each variant and seed, from the rows of the fresh runs."""
+    rows = []
+    (rate,) = {row["lr"] for row in fresh if row["variant"] == "LoRA"}
+    for variant, (name, elsewhere) in PLACED.items():
+        runs = [row for row in fresh if row["variant"] == name]
+        given = [list(map(int, row["ranks"])) for row in runs]
+        if elsewhere:
+            given = [permuted(counts, row["seed"]) for counts, row in zip(given, runs)]
+        r = max(map(max, given))
+        trials = [
+            Trial(Placed(r=r, lora_alpha=2 * r, counts=tuple(counts)), rate, row["seed"])
+            for counts, row in zip(given, runs)
+        ]
+        model, _ = bl.load_model("tiny", device="cpu")
+        outcomes = fit_many(model, task, trials, steps=STEPS, progress=False)
+        for counts, row, done in zip(given, runs, outcomes):
+            new = {"phase": "placed", "variant": variant, "lr": rate, "seed": row["seed"]}
+            new |= measure(done.model, done.losses, done.events, task, limit)
+            rows.append(new | {"modules": list(row["modules"]), "ranks": counts})
+            print(*list(rows[-1].values())[:7], flush=True)
+    return rows
+
+
 def study(task: str) -> list[dict]:
     rows = run(task, RATES, TUNING, "tuning", 300)
-    rows += run(task, best_rates(rows), FRESH, "fresh", 500)
+    rows += (fresh := run(task, best_rates(rows), FRESH, "fresh", 500))
+    rows += placed(task, fresh, 500)
     facts = {"task": task, "target_r": TARGET, "steps": STEPS, "batch_size": 16}
     return [facts | row for row in rows]
 

@@ -83,6 +83,20 @@ def test_every_allocation_of_the_budget_study_has_the_same_total(setting):
             assert set(run.ranks) == {target_r}
 
 
+@pytest.mark.parametrize("setting", list(STUDIES["budget_study"].attrs))
+def test_placed_runs_have_the_counts_of_their_method_and_the_rate_of_lora(setting):
+    runs, _ = runs_of("budget_study", setting, "target_r")
+    runs = {
+        key: of.iloc[0] for key, of in runs[runs.phase != "tuning"].groupby(["variant", "seed"])
+    }
+    for variant, (name, elsewhere) in budget.PLACED.items():
+        for seed in common.FRESH:
+            run, method = runs[variant, seed], runs[name, seed]
+            counts = list(method.ranks)
+            assert list(run.ranks) == (budget.permuted(counts, seed) if elsewhere else counts)
+            assert run.lr == runs["LoRA", seed].lr
+
+
 # --- the studies that made them -------------------------------------------------------------------
 
 
@@ -105,7 +119,8 @@ def test_the_budget_study_is_the_one_in_the_code():
         runs, same = runs_of("budget_study", name, "task", "target_r", "steps")
         assert same == (task, budget.TARGET, budget.STEPS)
         tuned = set(budget.VARIANTS)
-        assert variants_by_phase(runs) == {"tuning": tuned, "fresh": tuned}
+        placed = set(budget.PLACED)
+        assert variants_by_phase(runs) == {"tuning": tuned, "fresh": tuned, "placed": placed}
         for variant, tried in runs[runs.phase == "tuning"].groupby("variant").lr:
             assert set(tried) == set(budget.RATES[variant])
 
