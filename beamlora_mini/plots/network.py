@@ -48,6 +48,7 @@ def network(
         axis.set(title=title, xticks=range(3), yticks=[], xlim=(-0.3, 2.3), ylim=(-high, high))
         axis.set_xticklabels(["inputs", "hidden", "outputs"])
         axis.grid(False)
+        axis.spines[:].set_visible(False)
         rows += [
             {
                 "network": title,

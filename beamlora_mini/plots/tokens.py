@@ -37,7 +37,9 @@ def tokens(
     """
     if not alt.strip():
         raise ValueError("alt='': say in words what the picture shows")
-    ids, wanted = (torch.as_tensor(of).cpu().squeeze(0) for of in (input_ids, labels))
+    ids, wanted = (torch.as_tensor(of).cpu() for of in (input_ids, labels))
+    if ids.dim() == 2 and len(ids) == 1:
+        ids, wanted = ids[0], wanted.squeeze(0)
     if ids.dim() != 1 or ids.shape != wanted.shape:
         shapes = f"{tuple(ids.shape)} and {tuple(wanted.shape)}"
         raise ValueError(f"input_ids and labels: shapes {shapes}: allowed are two of (length,)")
