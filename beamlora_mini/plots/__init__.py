@@ -3,6 +3,7 @@ alternative text, and keeps the numbers one click away; values of one seed are (
 
 from .charts import curves, dots, paired, scatter, stacked
 from .maps import by_place, heatmap, short_name
+from .network import network
 from .river import rank_river, rank_rivers
 from .style import (
     COLORS,
@@ -15,6 +16,7 @@ from .style import (
     show,
     spread,
 )
+from .tokens import tokens
 
 __all__ = [
     "COLORS",
@@ -28,6 +30,7 @@ __all__ = [
     "finding",
     "heatmap",
     "measured_table",
+    "network",
     "paired",
     "rank_river",
     "rank_rivers",
@@ -36,4 +39,5 @@ __all__ = [
     "show",
     "spread",
     "stacked",
+    "tokens",
 ]
