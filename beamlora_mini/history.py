@@ -108,13 +108,14 @@ class RankHistory:
             importance = _by_module(layers, [layer.rank_importance() for layer in layers.values()])
             measured = {}
             for name, measure in self.measures.items():
-                measured[name] = _by_module(layers, list(map(measure, layers.values())))
-                for module, values in measured[name].items():
-                    shape, wanted = tuple(values.shape), tuple(importance[module].shape)
+                values = {module: measure(layer) for module, layer in layers.items()}
+                for module, of in values.items():
+                    shape, wanted = tuple(of.shape), tuple(importance[module].shape)
                     if shape != wanted:
                         raise ValueError(
                             f"measures: {name!r} of {module!r} is of shape {shape}: allowed is {wanted}"
                         )
+                measured[name] = _by_module(layers, list(values.values()))
             self.steps.append(step)
             self.importance.append(importance)
             self.measured.append(measured)

@@ -32,12 +32,23 @@ TASKS = {
     "word_problems": "stories with one to three steps of arithmetic, worked answers",
 }
 
+# What the tiny model can do before it is fine-tuned: problems that it never saw, to see what is lost.
+KNOWN_TASKS = {
+    "addition": "the sum of two numbers below 100",
+    "copy": "the letters as they are",
+    "reverse": "the letters from the last to the first",
+    "sort": "letters in alphabetical order",
+    "successor": "for each letter the next one",
+    "maximum": "the letter that comes last in the alphabet",
+}
+
 
 def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict:
     """A task's "train" and "test" splits, with the columns prompt and answer; word_problems also
-    tells each problem's number of steps and the template it comes from.
+    tells each problem's number of steps and the template it comes from. One of `KNOWN_TASKS` has a
+    "test" split alone.
 
-    name: one of `TASKS`; "gsm8k" (from the Hugging Face Hub, or from gsm8k_train.jsonl and
+    name: one of `TASKS` or `KNOWN_TASKS`; "gsm8k" (from the Hugging Face Hub, or from gsm8k_train.jsonl and
     gsm8k_test.jsonl in `folder`); a folder with train.jsonl and test.jsonl; or one JSON-lines file
     of prompts and answers, of which every tenth row becomes the test split.
 
@@ -57,6 +68,8 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
     if name in TASKS:
         start = data_folder() / "tasks" / name
         return _read_splits(Path(f"{start}.train.jsonl"), Path(f"{start}.test.jsonl"))
+    if name in KNOWN_TASKS:
+        return _splits(test=read_rows(data_folder() / "tasks" / f"{name}.test.jsonl"))
     path = Path(name)
     if path.is_dir():
         return _read_splits(path / "train.jsonl", path / "test.jsonl")
@@ -66,9 +79,10 @@ def load_task(name: str | Path, folder: str | Path | None = None) -> DatasetDict
             raise ValueError(
                 f"{path}: {len(rows)} rows: allowed is 10 or more, to hold out a tenth"
             )
-        return _splits([row for i, row in enumerate(rows) if i % 10 != 9], rows[9::10])
+        train = [row for i, row in enumerate(rows) if i % 10 != 9]
+        return _splits(train=train, test=rows[9::10])
     raise ValueError(
-        f"name={str(name)!r}: allowed are {', '.join(TASKS)}, gsm8k, a folder with train.jsonl and "
+        f"name={str(name)!r}: allowed are {', '.join(TASKS | KNOWN_TASKS)}, gsm8k, a folder with train.jsonl and "
         "test.jsonl, or a .jsonl file"
     )
 
@@ -123,14 +137,14 @@ def split_of(task: Task, split: str) -> Dataset:
     return rows
 
 
-def _splits(train: list[dict], test: list[dict]) -> DatasetDict:
+def _splits(**rows: list[dict]) -> DatasetDict:
     from datasets import Dataset, DatasetDict
 
-    return DatasetDict(train=Dataset.from_list(train), test=Dataset.from_list(test))
+    return DatasetDict({split: Dataset.from_list(of_split) for split, of_split in rows.items()})
 
 
 def _read_splits(train: Path, test: Path, **columns) -> DatasetDict:
-    return _splits(read_rows(train, **columns), read_rows(test, **columns))
+    return _splits(train=read_rows(train, **columns), test=read_rows(test, **columns))
 
 
 def _gsm8k(folder: str | Path | None) -> DatasetDict:

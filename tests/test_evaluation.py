@@ -18,7 +18,13 @@ from transformers import (
 )
 
 import beamlora_mini as bl
-from beamlora_mini.evaluation import final_answer, generate_answers, is_right
+from beamlora_mini.evaluation import (
+    accuracy,
+    exam_batch,
+    final_answer,
+    generate_answers,
+    is_right,
+)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +180,15 @@ def test_prompts_are_a_list(tiny):
     assert len(generate_answers(tiny[0], (p for p in ["1", "2"]), progress=False)) == 2
     with pytest.raises(ValueError, match="prompts='hello': allowed is a list of texts"):
         generate_answers(tiny[0], "hello", progress=False)
+
+
+def test_accuracy_is_the_exact_match_of_greedy_answers(tiny):
+    model, tokenizer = tiny
+    bl.fit(
+        model, "subtraction", method=bl.LoRA(r=8, lora_alpha=16), steps=150, lr=5e-3, progress=False
+    )
+    rows = bl.load_task("subtraction")["test"].select(range(100))
+    batch = exam_batch(tokenizer, rows)
+    answers = generate_answers(model.eval(), rows["prompt"], progress=False)
+    written = sum(said == wanted for said, wanted in zip(answers, rows["answer"])) / 100
+    assert 0 < written < 1 and accuracy(model, batch) == pytest.approx(written)

@@ -99,3 +99,47 @@ def test_an_empty_history_says_so(tmp_path):
         with pytest.raises(ValueError, match="nothing is recorded"):
             use()
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_measures_are_recorded_saved_and_loaded(tiny, tmp_path):
+    measures = {
+        "size of b": lambda layer: layer.lora_B.norm(dim=0),
+        "one": lambda layer: torch.ones(3),
+    }
+    history = bl.RankHistory(every=4, measures=measures)
+    bl.fit(tiny[0], "subtraction", method=bl.LoRA(r=3), history=history, steps=9, **RUN)
+    frame = history.to_pandas()
+    assert list(frame.columns[4:]) == ["size of b", "one"] and (frame.one == 1).all()
+    name, layer = next(iter(bl.adapter_layers(tiny[0]).items()))
+    rows = frame[(frame.step == 8) & (frame.module == name)]
+    assert len(rows) == 3 and not torch.equal(
+        layer.lora_B.norm(dim=0), history.measured[-1]["one"][name]
+    )
+    history.save(tmp_path / "run.parquet")
+    again = bl.RankHistory.load(tmp_path / "run.parquet")
+    assert again.to_pandas().equals(frame)
+
+
+@pytest.mark.parametrize("measures", [{"a": 3}, {"rank": len}, {"importance": len}, {1: len}])
+def test_a_measure_is_a_function_with_a_name_of_its_own(measures):
+    with pytest.raises(ValueError, match="measures="):
+        bl.RankHistory(measures=measures)
+
+
+def test_a_measure_of_another_shape_is_named_and_nothing_is_kept(tiny):
+    bl.attach(tiny[0], bl.LoRA(r=3))
+    history = bl.RankHistory(every=1, measures={"wrong": lambda layer: layer.lora_A})
+    with pytest.raises(ValueError, match=r"'wrong' of '.*q_proj' is of shape .* allowed is \(3,\)"):
+        history.record(tiny[0], 1, [bl.RankEvent(1, "prune", "x")])
+    assert history.steps == history.events == history.losses == []
+
+
+def test_both_sides_of_an_event_are_kept(history, tmp_path):
+    assert sorted(history.before) == [15, 30]
+    for event in history.events:
+        w = history.before[event.step][event.module]
+        assert w.sum() == pytest.approx(4, abs=1e-5)
+        assert w[event.slot] < w[event.source]  # the weak one makes room
+    history.save(tmp_path / "run.parquet")
+    again = bl.RankHistory.load(tmp_path / "run.parquet")
+    assert again.to_pandas("before").equals(history.to_pandas("before"))

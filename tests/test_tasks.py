@@ -7,6 +7,16 @@ from datasets import DatasetDict
 
 import beamlora_mini as bl
 from beamlora_mini import models, tasks
+from beamlora_mini.tasks import KNOWN_TASKS
+
+
+@pytest.mark.parametrize("name", KNOWN_TASKS)
+def test_what_the_tiny_model_knows_has_a_test_split_alone(name, tiny):
+    task = bl.load_task(name)
+    assert list(task) == ["test"] and len(task["test"]) == 500
+    assert bl.evaluate(tiny[0], name, limit=40, progress=False)["exact_match"] >= 0.9
+    with pytest.raises(ValueError, match="split 'train'"):
+        bl.fit(tiny[0], name, method=bl.LoRA(r=2), steps=1, lr=1e-3)
 
 
 @pytest.mark.parametrize("name", bl.TASKS)

@@ -12,7 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from tiny_tasks import FINE_TUNING_TASKS, make_splits
+from tiny_tasks import FINE_TUNING_TASKS, TEST_ROWS, make_pretraining_problems, make_splits
 from tqdm import tqdm
 from word_problems import make_word_problems
 
@@ -27,7 +27,11 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 
 def build_tasks(folder: Path) -> None:
-    """Write the train and test split of every fine-tuning task."""
+    """Write the train and test split of every fine-tuning task, and problems of every task that the
+    tiny model knows, which it never saw."""
+    for task, problems in make_pretraining_problems(train_count=0, test_count=TEST_ROWS)[1].items():
+        rows = [{"prompt": prompt, "answer": answer} for prompt, answer in problems]
+        write_rows(folder / f"{task}.test.jsonl", rows)
     for task in tqdm(FINE_TUNING_TASKS, desc="tasks"):
         for split, problems in zip(("train", "test"), make_splits(task), strict=True):
             rows = [{"prompt": prompt, "answer": answer} for prompt, answer in problems]

@@ -30,9 +30,10 @@ def by_place(values: Mapping[str, Any]) -> pd.DataFrame:
             f"values: {name!r} is in no numbered block: allowed are names like layers.0.q_proj"
         )
     rows = [
-        (int(p[1]), p[2].rsplit(".", 1)[-1], float(v))
-        for p, v in zip(places.values(), values.values())
-    ]  # type: ignore[index]
+        (int(found[1]), found[2].rsplit(".", 1)[-1], float(values[name]))
+        for name, found in places.items()
+        if found
+    ]
     table = pd.DataFrame(rows, columns=["block", "kind", "value"])
     kinds = list(dict.fromkeys(table.kind))
     return table.pivot(index="block", columns="kind", values="value").reindex(columns=kinds)
@@ -135,4 +136,5 @@ def _frame(values: Any, rows: Any, columns: Any) -> pd.DataFrame:
         grid = pd.DataFrame([_array(v) for v in values.values()], index=list(values))
         return grid if columns is None else grid.set_axis(list(columns), axis=1)
     grid = _array(values)
-    return pd.DataFrame(grid, index=rows, columns=columns)
+    down, across = (None if given is None else list(given) for given in (rows, columns))
+    return pd.DataFrame(grid, index=down, columns=across)

@@ -102,7 +102,7 @@ def finding(sentence: str) -> None:
     display(HTML(f'<p class="finding" style="{look}"><b>Here:</b> {html.escape(sentence)}</p>'))
 
 
-def ink_on(color: str | tuple[float, ...]) -> str:
+def ink_on(color: Any) -> str:
     """Black or white, whichever can be read on a colour."""
     red, green, blue = to_rgb(color)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
