@@ -19,6 +19,7 @@ from .layers import (
     merge_and_unload,
     unmerge,
 )
+from .memory import training_memory
 from .methods import (
     METHODS,
     AdaLoRA,
@@ -68,5 +69,6 @@ __all__ = [
     "merge_and_unload",
     "paired",
     "save_adapter",
+    "training_memory",
     "unmerge",
 ]

@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 import beamlora_mini as bl
+from beamlora_mini.evaluation import accuracy
+from beamlora_mini.loss import answer_loss
 from beamlora_mini.machine import data_folder, processor, versions
 from beamlora_mini.methods import Method, RankSchedule
 
@@ -37,6 +40,13 @@ def measure(model, losses: list[float], events: list, task: str, limit: int) -> 
         "train_loss": round(sum(tail) / len(tail), 5),
         "events": len(events),
     }
+
+
+def measure_quickly(model, exam: dict) -> dict:
+    """Exact match and loss on a batch of `exam_batch`, by one forward pass."""
+    with torch.no_grad():
+        loss = answer_loss(model.eval(), exam).item()
+    return {"exact_match": round(accuracy(model, exam), 4), "test_loss": round(loss, 5)}
 
 
 def best_rates(rows: list[dict]) -> dict[str, list[float]]:

@@ -33,7 +33,7 @@ def settings(source: str) -> dict:
 def other(name: str, value):
     """Another value for a setting of the kinds that every reader tries, the same for the rest."""
     if name.startswith("SEED"):
-        return tuple(seed + 10 for seed in value) if isinstance(value, tuple) else value + 10
+        return tuple(seed + 10 for seed in value[:2]) if isinstance(value, tuple) else value + 10
     if re.match(r"RANK(_|$)", name):
         return 4 if value > 4 else 2 * value
     if name.startswith("STEPS"):
