@@ -31,6 +31,7 @@ REQUIRED = [
     "07_growing_networks",
     "08_expansion_from_history",
     "09_beamlora",
+    "09a_official_code",
     "10_real_model",
 ]
 
@@ -205,6 +206,9 @@ class Shown:
 
 
 def exercises_for(path: Path) -> list[Exercise]:
+    """None for an appendix, such as 09a."""
+    if path.stem[2] != "_":
+        return []
     module = importlib.import_module(f"beamlora_mini.exercises.nb{path.stem[:2]}")
     return [value for value in vars(module).values() if isinstance(value, Exercise)]
 
