@@ -42,7 +42,9 @@ def compare(differences: Mapping[str, Tensor | Sequence[float]]) -> pd.DataFrame
     the rows)."""
     import pandas as pd
 
-    tensors = {label: torch.as_tensor(values).double() for label, values in differences.items()}
+    tensors = {
+        label: torch.tensor([float(v) for v in of]).double() for label, of in differences.items()
+    }
     rows = {
         label: {
             "mean": of.mean().item(),
