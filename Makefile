@@ -34,7 +34,7 @@ test: env
 	@$(FIXED) $(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadscope --durations=15 $(TEST_ARGS)
 
 notebooks: env
-	@$(PY) tools/run_notebooks.py notebooks/[0-9][0-9]_*.ipynb
+	@$(PY) tools/run_notebooks.py notebooks/[0-9][0-9]*_*.ipynb
 
 bench: env
 	@$(PY) -m studies.step_cost $(BENCH_ARGS)

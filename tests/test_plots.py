@@ -114,6 +114,15 @@ def test_paired_differences_come_with_their_corrected_p(shown):
     assert words[0] == "p 0.016 *" and words[1] == "p 1"
 
 
+def test_a_stack_shows_each_part_and_the_sum(shown):
+    plots.stacked({"one": {"a": 1, "b": 2}, "two": {"a": 4}}, xlabel="GiB", alt="x")
+    (page,), (drawn,) = shown
+    axis = drawn.axes[0]
+    assert [text.get_text() for text in axis.texts] == [" 3", " 4"]
+    assert [patch.get_width() for patch in axis.patches] == [1, 4, 2, 0]
+    assert numbers(page).b.tolist() == [2, 0]
+
+
 def test_spread_finding_and_table(shown):
     assert plots.spread(torch.tensor([0.1, 0.2, 0.6])) == "0.30 (0.10 to 0.60)"
     plots.finding("a < b")

@@ -1,7 +1,7 @@
 """One look for every picture of the series. Each function draws what a reader hands it, displays it with its
 alternative text, and keeps the numbers one click away; values of one seed are (n,), of several (seeds, n)."""
 
-from .charts import curves, dots, paired, scatter
+from .charts import curves, dots, paired, scatter, stacked
 from .maps import by_place, heatmap, short_name
 from .river import rank_river, rank_rivers
 from .style import (
@@ -35,4 +35,5 @@ __all__ = [
     "short_name",
     "show",
     "spread",
+    "stacked",
 ]

@@ -18,6 +18,7 @@ from ..history import running_mean
 from ..paired import compare
 from .style import COLORS, LINES, MARKS, PRUNED, REST, SOURCE, figure, show
 
+HATCHES = ("", "//", "..", "\\\\", "xx", "--")
 WIDTH = {1: 6.0, 2: 8.5}  # inches for so many panels; 9.5 for more
 
 
@@ -169,6 +170,31 @@ def paired(
     return table
 
 
+def stacked(
+    bars: Mapping[str, Mapping[str, float]], *, xlabel: str, alt: str, caption: str = ""
+) -> None:
+    """A bar for each label of {label: {part: amount}}, its parts end to end, and the sum beside it."""
+    table = pd.DataFrame({label: pd.Series(parts) for label, parts in bars.items()}).T.fillna(0.0)
+    drawn, (axis,) = figure(width=8, height=1.4 + 0.42 * len(table))
+    left = np.zeros(len(table))
+    for k, part in enumerate(table.columns):
+        look: dict[str, Any] = {
+            "color": COLORS[k % len(COLORS)],
+            "hatch": HATCHES[k % len(HATCHES)],
+        }
+        axis.barh(range(len(table)), table[part], left=left, label=part, ec="white", lw=0.8, **look)
+        left = left + table[part].to_numpy()
+    for place, total in enumerate(left):
+        axis.text(total, place, f" {total:.3g}", va="center", fontsize=9)
+    axis.set_yticks(range(len(table)), [str(label) for label in table.index])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.12 * left.max())
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel(xlabel)
+    axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    show(drawn, alt, caption, table.rename_axis("").reset_index())
+
+
 # --- what they share ---
 
 
@@ -237,4 +263,4 @@ def _thinned(table: pd.DataFrame, most: int = 60) -> pd.DataFrame:
     return pd.concat(kept) if len(table) > most else table
 
 
-__all__ = ["curves", "dots", "paired", "scatter"]
+__all__ = ["curves", "dots", "paired", "scatter", "stacked"]

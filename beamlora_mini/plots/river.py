@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..checks import require
 from ..history import RankHistory
@@ -49,19 +50,27 @@ def rank_river(
 
     ValueError for a history without records, or a module that it does not know.
     """
-    module = _busiest(history) if module is None else module
+    history._require_recorded()
+    module = busiest(history) if module is None else module
+    drawn, lives = river_figure(history, module)
+    alt = alt or _in_words(history, module, lives)
+    show(drawn, alt, caption or HOW, _table(history, module, lives))
+
+
+def river_figure(history: RankHistory, module: str) -> tuple[Figure, list[Life]]:
+    """One module's river, 8 by 3.8 inches, and the lives in it from top to bottom."""
     _require(history, module)
     with plt.rc_context(STYLE):
         drawn, axis = plt.subplots(figsize=(8, 3.8))
     lives = _draw(axis, history, module, numbered=True)
     axis.set_title(short_name(module), loc="left", fontsize=11, fontweight="bold")
     axis.set_xlabel("optimizer step")
-    show(
-        drawn,
-        alt or _in_words(history, module, lives),
-        caption or HOW,
-        _table(history, module, lives),
-    )
+    return drawn, lives
+
+
+def busiest(history: RankHistory) -> str:
+    """The module with the most copies."""
+    return max(history.importance[0], key=lambda name: len(_expansions(history, name)))
 
 
 def rank_rivers(
@@ -106,7 +115,6 @@ def rank_rivers(
 
 
 def _require(history: RankHistory, module: str) -> None:
-    history._require_recorded()
     known = list(history.importance[0])
     require(module in known, "module", module, f"one of the {len(known)} recorded, as {known[0]!r}")
 
@@ -116,11 +124,6 @@ def _expansions(history: RankHistory, module: str) -> list:
     return [
         e for e in history.events if e.module == module and e.kind == "expand" and e.step > first
     ]
-
-
-def _busiest(history: RankHistory) -> str:
-    history._require_recorded()
-    return max(history.importance[0], key=lambda name: len(_expansions(history, name)))
 
 
 def _lives(history: RankHistory, module: str) -> tuple[list[Life], list[int], np.ndarray]:
