@@ -3,6 +3,7 @@ alternative text, and keeps the numbers one click away; values of one seed are (
 
 from .charts import curves, dots, paired, scatter, stacked
 from .maps import by_place, heatmap, short_name
+from .paths import paths
 from .river import rank_river, rank_rivers
 from .style import (
     COLORS,
@@ -29,6 +30,7 @@ __all__ = [
     "heatmap",
     "measured_table",
     "paired",
+    "paths",
     "rank_river",
     "rank_rivers",
     "scatter",
