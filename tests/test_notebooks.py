@@ -33,6 +33,8 @@ REQUIRED = [
     "09_beamlora",
     "09a_official_code",
     "10_real_model",
+    "13_settings",
+    "14_what_is_lost",
 ]
 
 # Cells that nbval may skip, ignore or let fail: {(notebook, marker): reason}.
