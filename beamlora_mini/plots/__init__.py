@@ -3,11 +3,8 @@ alternative text, and keeps the numbers one click away; values of one seed are (
 
 from .charts import curves, dots, paired, scatter, stacked
 from .maps import by_place, heatmap, short_name
-<<<<<<< HEAD
 from .network import network
-=======
 from .paths import paths
->>>>>>> nb14
 from .river import rank_river, rank_rivers
 from .style import (
     COLORS,
