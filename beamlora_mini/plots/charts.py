@@ -18,6 +18,7 @@ from ..history import running_mean
 from ..paired import compare
 from .style import COLORS, LINES, MARKS, PRUNED, REST, SOURCE, figure, show
 
+LEVELS = ((0, (2, 2)), (0, (1, 4)), (0, (7, 4)))  # dashes of level lines, none of them a series'
 HATCHES = ("", "//", "..", "\\\\", "xx", "--")
 WIDTH = {1: 6.0, 2: 8.5}  # inches for so many panels; 9.5 for more
 
@@ -40,7 +41,8 @@ def curves(
 ) -> None:
     """Lines over x: values (n,), or (seeds, n), of which the mean is drawn and, with band="range", all
     from the lowest to the highest seed shaded. x: positions, 1, 2, ... if none are given; events:
-    where dotted upright lines stand; smooth: width of a running mean; lines: {label: height}."""
+    where dotted upright lines stand; smooth: width of a running mean, of the band's edges too;
+    lines: {label: height}."""
     panels = _panels(series)
     drawn, axes = _figure(len(panels))
     rows = []
@@ -48,14 +50,17 @@ def curves(
         for k, (label, values) in enumerate(of.items()):
             seeds = np.atleast_2d(_array(values))
             places = np.arange(1, seeds.shape[1] + 1) if x is None else _array(x)
-            mean = np.array(running_mean(seeds.mean(0).tolist(), smooth))
+            mean, low, high = (
+                np.array(running_mean(of_seeds.tolist(), smooth))
+                for of_seeds in (seeds.mean(0), seeds.min(0), seeds.max(0))
+            )
             look = {"color": COLORS[k % len(COLORS)], "ls": LINES[k % len(LINES)]}
             marker = MARKS[k % len(MARKS)] if len(places) <= 20 else None
             axis.plot(places, mean, label=label, marker=marker, ms=4, **look)
             if len(seeds) > 1 and band == "range":
                 shade = {"color": look["color"], "alpha": 0.13, "lw": 0}
-                axis.fill_between(places, seeds.min(0), seeds.max(0), **shade)
-            extremes = zip(places, mean, seeds.min(0), seeds.max(0))
+                axis.fill_between(places, low, high, **shade)
+            extremes = zip(places, mean, low, high)
             rows += [_row(title, label) | _spread(xlabel, len(seeds), *of) for of in extremes]
         for event in events:
             axis.axvline(event, color=PRUNED, ls=":", lw=0.8)
@@ -89,9 +94,10 @@ def dots(
     drawn, (axis,) = figure(width=min(9.5, max(5, 1.5 + 0.55 * sum(map(len, within.values())))))
     rows = []
     for place, (group, of) in enumerate(within.items()):
+        own = [label for label in labels if label in of]
         for label, values in of.items():
             k, seeds = labels.index(label), _array(values).reshape(-1)
-            at = place + (k - (len(labels) - 1) / 2) * min(0.25, 0.8 / len(labels))
+            at = place + (own.index(label) - (len(own) - 1) / 2) * min(0.25, 0.8 / len(labels))
             jitter = np.linspace(-0.03, 0.03, len(seeds)) if len(seeds) > 1 else np.zeros(1)
             look: dict[str, Any] = {"color": COLORS[k % len(COLORS)]}
             name = label if grouped and not _has(axis, label) else None
@@ -225,7 +231,7 @@ def _finish(
     ylim: tuple[float | None, float | None] | None,
 ) -> None:
     for k, (label, height) in enumerate((lines or {}).items()):
-        axis.axhline(height, color="#333333", lw=1, ls=LINES[(k + 1) % len(LINES)], label=label)
+        axis.axhline(height, color="#333333", lw=1, ls=LEVELS[k % len(LEVELS)], label=label)
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if ylim:
         axis.set_ylim(*ylim)

@@ -60,7 +60,7 @@ def heatmap(
 
     label: what the colour means; rows, columns: names, where `values` has none; numbers: how to write
     each value into its cell, as ".2f", written without being asked where there is room; center: the
-    value of the middle of a two-coloured map.
+    value of the middle of a two-coloured map, whose scale reaches as far below it as above.
     """
     panels = {t: _frame(v, rows, columns) for t, v in _split(values).items()}
     every = np.concatenate([frame.to_numpy(dtype=float).ravel() for frame in panels.values()])

@@ -24,7 +24,7 @@ from .style import STYLE, ink_on, show
 # Paul Tol's bright scheme and an indigo: safe for colour-blind readers, and each band has its number too.
 FOUNDERS = ("#4477AA", "#EE6677", "#CCBB44", "#228833", "#66CCEE", "#AA3377", "#BBBBBB", "#6B5FB5")
 
-HOW = "Width: importance; colour and number: the first rank it descends from; a fork: a copy; pale: pruned in the end."
+HOW = "Width: importance; {}: the first rank it descends from; a fork: a copy; pale: pruned in the end."
 
 
 @dataclass
@@ -54,7 +54,7 @@ def rank_river(
     module = busiest(history) if module is None else module
     drawn, lives = river_figure(history, module)
     alt = alt or _in_words(history, module, lives)
-    show(drawn, alt, caption or HOW, _table(history, module, lives))
+    show(drawn, alt, caption or HOW.format("colour and number"), _table(history, module, lives))
 
 
 def river_figure(history: RankHistory, module: str) -> tuple[Figure, list[Life]]:
@@ -108,7 +108,7 @@ def rank_rivers(
         f"{int((frame.events == 0).sum())} of them had no rank replaced; of the first ranks of a layer, "
         f"{frame.iloc[:, 2].min()} to {frame.iloc[:, 2].max()} have descendants at the end."
     )
-    show(drawn, alt or words, caption or HOW, frame)
+    show(drawn, alt or words, caption or HOW.format("colour"), frame)
 
 
 # --- from a history to bands ---

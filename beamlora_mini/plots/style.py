@@ -111,5 +111,5 @@ def ink_on(color: Any) -> str:
 def spread(values: Tensor | Sequence[float], digits: int = 2) -> str:
     """Mean and extremes of some seeds' values: "0.65 (0.64 to 0.67)"."""
     of = torch.as_tensor(values).double()
-    low, high = of.min().item(), of.max().item()
-    return f"{of.mean().item():.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    mean, low, high = (round(v.item(), digits) + 0.0 for v in (of.mean(), of.min(), of.max()))
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
