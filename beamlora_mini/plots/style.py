@@ -71,11 +71,12 @@ def show(drawn: Figure, alt: str, caption: str = "", table: pd.DataFrame | None 
 
 
 def _png(drawn: Figure) -> str:
-    """A figure as PNG in base64, in the few colours that it has."""
+    """A figure as PNG in base64, in 256 colours that cover a heat map's rare ends too."""
     buffer, small = io.BytesIO(), io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=DPI)
     plt.close(drawn)
-    Image.open(buffer).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    few = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+    few.save(small, format="png", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 
