@@ -44,7 +44,7 @@ def tokens(
         shapes = f"{tuple(ids.shape)} and {tuple(wanted.shape)}"
         raise ValueError(f"input_ids and labels: shapes {shapes}: allowed are two of (length,)")
     learned = (wanted != IGNORED).tolist()
-    texts = [tokenizer.decode([i]) for i in ids.tolist()]
+    texts = [str(tokenizer.decode([i])) for i in ids.tolist()]
     marks = [
         f'<u style="{_LEARNED}">{_visible(text)}</u>'
         if on
