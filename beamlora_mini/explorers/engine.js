@@ -606,8 +606,8 @@ class PlaneWorld {
   }
   /** The share of a grid of 24 by 24 points that it puts on the wrong side. */
   left() {
-    const logits = this.forward(this.grid);
-    return logits.filter((z, n) => z > 0 !== inside(this.pattern, ...this.grid[n])).length / this.grid.length;
+    this.surface = this.forward(this.grid);
+    return this.surface.filter((z, n) => z > 0 !== inside(this.pattern, ...this.grid[n])).length / this.grid.length;
   }
 }
 
@@ -878,8 +878,8 @@ export class Arena {
     this.n = 0;
     this.turns = 0;
     this.losses = [];
+    this.events = this.edit();
     this.left = [this.world.left()];
-    this.events = [];
     this.sizes = [this.seen()];
     this.before = {}; // {step of an event: what ranks weighed until then}
   }
@@ -936,9 +936,11 @@ export class Arena {
     return events;
   }
 
-  /** What the reader does by hand after this step: {step, kind: "prune" or "copy", module, slot, source}. */
+  /** What the reader does by hand after this step: {step, kind: "prune", "copy" or "set", module, slot, source, settings}. */
   edit() {
-    return this.edits.filter(({ step }) => step === this.n).map(({ kind, module, slot, source = null }) => {
+    const now = this.edits.filter(({ step }) => step === this.n);
+    for (const { settings } of now) Object.assign(this.settings, settings);
+    return now.filter(({ kind }) => kind !== "set").map(({ kind, module, slot, source = null }) => {
       const layer = this.layers[module];
       const target = layer.ranks[slot];
       if (kind === "copy") {

@@ -1,0 +1,104 @@
+// The rank river: what became of every rank of a module. plots/river.py draws the same from a RankHistory.
+
+// Paul Tol's bright scheme and an indigo, as in plots/river.py: safe for colour-blind readers.
+export const FOUNDERS = ["#4477AA", "#EE6677", "#CCBB44", "#228833", "#66CCEE", "#AA3377", "#BBBBBB", "#6B5FB5"];
+const DARK = new Set(["#4477AA", "#228833", "#AA3377", "#6B5FB5"]);
+
+/** What can be read on a founder's colour. */
+export const inkOn = (founder) => (DARK.has(FOUNDERS[founder % FOUNDERS.length]) ? "#ffffff" : "#101418");
+
+/**
+ * Lives of a module's ranks from top to bottom, a copy below its source: {slot, founder, born, died}, and who
+ * sits in which slot in each era (between events). events: of this module, in order; grown ranks found a line.
+ */
+export function livesOf(ranks, events) {
+  const lives = Array.from({ length: ranks }, (_, slot) => ({ slot, founder: slot, born: 0, died: null }));
+  let now = lives.slice();
+  const eras = [{ from: 0, seats: now }];
+  const steps = [...new Set(events.map(({ step }) => step))];
+  for (const step of steps) {
+    const before = now;
+    now = before.slice();
+    for (const { kind, slot, source } of events.filter((event) => event.step === step)) {
+      if (kind === "expand") {
+        const parent = before[source];
+        before[slot].died = step;
+        const child = { slot, founder: parent.founder, born: step, died: null };
+        lives.splice(lives.indexOf(parent) + 1, 0, child);
+        now[slot] = child;
+      } else if (kind === "grow") {
+        const child = { slot, founder: slot, born: step, died: null };
+        lives.push(child);
+        now[slot] = child;
+      }
+    }
+    eras.push({ from: step, seats: now });
+  }
+  return { lives, eras };
+}
+
+/** How many first ranks have descendants. */
+export const familiesLeft = ({ eras }) => new Set(eras.at(-1).seats.map(({ founder }) => founder)).size;
+
+/**
+ * Points in time and the width of each life at them. sizes[n]: (r,) after step n; before[n]: until the event
+ * of step n. Every point sums to 1.
+ */
+export function widthsOf({ lives, eras }, sizes, before) {
+  const points = [];
+  const add = (x, values, seats) => {
+    const widths = new Float64Array(lives.length);
+    let total = 0;
+    values.forEach((value) => (total += value));
+    values.forEach((value, slot) => {
+      const life = seats[slot];
+      if (life) widths[lives.indexOf(life)] = total > 0 ? value / total : 1 / values.length;
+    });
+    points.push({ x, widths });
+  };
+  let era = 0;
+  sizes.forEach((values, n) => {
+    const next = eras[era + 1];
+    if (next && next.from === n) {
+      add(n - 0.6, before[n] ?? values, eras[era].seats);
+      era += 1;
+    }
+    add(next?.from === n ? n + 0.4 : n, values, eras[era].seats);
+  });
+  return points;
+}
+
+/** Draws the river on a canvas context of width w and height h; steps: the whole length of the axis. */
+export function drawRiver(context, w, h, river, points, { steps, paper, numbers = true }) {
+  const { lives } = river;
+  const x = (n) => (n / steps) * w;
+  const tops = points.map(({ widths }) => {
+    let at = 0;
+    return Float64Array.from([0, ...Array.from(widths, (width) => (at += width))], (edge) => edge * h);
+  });
+  lives.forEach((life, k) => {
+    const there = points.map((_, i) => i).filter((i) => points[i].widths[k] > 0);
+    if (!there.length) return;
+    const [from, to] = [there[0], Math.min(points.length - 1, there.at(-1))];
+    context.beginPath();
+    for (let i = from; i <= to; i++) context.lineTo(x(points[i].x), tops[i][k]);
+    for (let i = to; i >= from; i--) context.lineTo(x(points[i].x), tops[i][k + 1]);
+    context.closePath();
+    context.globalAlpha = life.died === null ? 1 : 0.4;
+    context.fillStyle = FOUNDERS[life.founder % FOUNDERS.length];
+    context.fill();
+    context.globalAlpha = 1;
+    context.strokeStyle = paper;
+    context.lineWidth = 1.5;
+    context.stroke();
+    const wide = there.filter((i) => points[i].widths[k] * h > 14);
+    if (numbers && wide.length && x(points[wide.at(-1)].x) - x(points[wide[0]].x) > 14) {
+      context.font = "600 11px system-ui, sans-serif";
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      context.fillStyle = life.died === null ? inkOn(life.founder) : "#101418";
+      const i = wide[Math.min(wide.length - 1, Math.ceil((12 / w) * steps))];
+      context.fillText(life.founder, Math.max(10, x(points[i].x)), (tops[i][k] + tops[i][k + 1]) / 2);
+    }
+  });
+}
