@@ -11,7 +11,7 @@ them). `ranks` are those that each of the `modules` ends with, in the model's or
 
 Whether AdaLoRA's places are good, apart from how it gets there, is asked of plain LoRA ("placed"): with
 LoRA's rate, each fresh seed starts with the ranks that AdaLoRA ended with on that seed, in its places
-or permuted over the modules.
+or permuted over the modules; and so with IncreLoRA's.
 """
 
 from __future__ import annotations
@@ -143,6 +143,8 @@ def run(task: str, rates: dict, seeds, phase: str, limit: int) -> list[dict]:
 PLACED = {
     "AdaLoRA's places": ("AdaLoRA", False),
     "AdaLoRA's places, permuted": ("AdaLoRA", True),
+    "IncreLoRA's places": ("IncreLoRA", False),
+    "IncreLoRA's places, permuted": ("IncreLoRA", True),
 }
 
 

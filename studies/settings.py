@@ -25,10 +25,11 @@ Named = tuple[str, dict, bl.LoRA, tuple[float, ...], int | None]  # what, facts,
 
 
 def alpha() -> Iterator[Named]:
-    """The same rank with several alphas."""
-    for value in (2, 8, 32, 128):
+    """The same rank with several alphas: a grid, and twice and half the best rate in it."""
+    for value, best in ((2, 1.6e-2), (8, 4e-3), (32, 4e-3), (128, 1e-3)):
         method = bl.LoRA(r=8, lora_alpha=value)
-        yield f"alpha {value}", {}, method, (2.5e-4, 1e-3, 4e-3, 1.6e-2), None
+        rates = sorted({2.5e-4, 1e-3, 4e-3, 1.6e-2, best / 2, 2 * best})
+        yield f"alpha {value}", {}, method, tuple(rates), None
 
 
 def rslora() -> Iterator[Named]:
@@ -44,7 +45,7 @@ def places() -> Iterator[Named]:
     """As many trained numbers in all layers, in attention, in the MLPs, in q and v alone."""
     for name, (modules, r) in PLACES.items():
         method = bl.LoRA(r=r, lora_alpha=2 * r, target_modules=modules)
-        yield name, {}, method, (1e-3, 2e-3, 4e-3, 8e-3), None
+        yield name, {}, method, (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), None
 
 
 def data() -> Iterator[Named]:

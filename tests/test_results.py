@@ -73,6 +73,19 @@ def test_the_studies_compare_on_paired_fresh_seeds(file, setting):
         assert rates[variant] == means.idxmax()  # the best on the tuning seeds
 
 
+@pytest.mark.parametrize("file", ["copies_study", "settings_study", "forgetting_study"])
+def test_every_variant_of_a_study_runs_once_on_each_of_its_seeds(file):
+    runs = pd.read_parquet(DATA / "results" / f"{file}.parquet")
+    for setting, made in runs.attrs.items():
+        assert {"command", "device", "versions", "cpu_seconds"} == set(made)
+        assert f'"{setting}"' in made["command"] or made["command"].endswith(setting)
+    assert set(runs.attrs) == set(runs.setting)
+    facts = [c for c in ("setting", "variant", "r", "rows", "period", "lag", "lr") if c in runs]
+    seeds = runs.groupby(facts, dropna=False).seed.agg(["count", "nunique"])
+    assert (seeds["count"] == seeds["nunique"]).all() and seeds["count"].min() >= 3
+    assert runs.exact_match.between(0, 1).all() and (runs.test_loss > 0).all()
+
+
 @pytest.mark.parametrize("setting", list(STUDIES["budget_study"].attrs))
 def test_every_allocation_of_the_budget_study_has_the_same_total(setting):
     runs, (target_r,) = runs_of("budget_study", setting, "target_r")
