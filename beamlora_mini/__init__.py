@@ -6,6 +6,7 @@ import beamlora_mini as bl
 from . import paired
 from .evaluation import evaluate
 from .events import RankEvent
+from .explorers import arena
 from .fit import fit
 from .history import History, RankHistory
 from .interop import save_adapter
@@ -58,6 +59,7 @@ __all__ = [
     "ReLoRA",
     "Run",
     "adapter_layers",
+    "arena",
     "attach",
     "count_parameters",
     "detach",

@@ -64,7 +64,7 @@ class Lane {
 
 // --- state in the address ---
 
-function number(text) {
+function parsed(text) {
   return text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 }
 
@@ -79,8 +79,8 @@ export function fromFragment(fragment) {
     else if (name === "fork") state.fork = Math.max(0, Math.floor(Number(value)) || 0);
     else if (name === "edits") state.edits[lane] = value.split(",").map(editFrom).filter(Boolean);
     else if (name === "switches") state.a.switches = value.split(",").map(Number).filter(Number.isInteger);
-    else if (lane === "b") state.b = { ...state.b, [name]: number(value) };
-    else state.a[name] = number(value);
+    else if (lane === "b") state.b = { ...state.b, [name]: parsed(value) };
+    else state.a[name] = parsed(value);
   }
   return state;
 }

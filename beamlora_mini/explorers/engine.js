@@ -67,7 +67,11 @@ function addOuter(M, b, a, scale) {
   }
 }
 
-const timesVector = (M, x) => Float64Array.from(M, (row) => dot(row, x));
+function timesVector(M, x) {
+  const out = new Float64Array(M.length);
+  for (let i = 0; i < out.length; i++) out[i] = dot(M[i], x);
+  return out;
+}
 
 function vectorTimes(y, M) {
   const out = new Float64Array(M[0].length);
@@ -611,8 +615,15 @@ class PlaneWorld {
   }
 }
 
-const tanh = (row) => row.map(Math.tanh);
-const affine = ({ W, bias }, row) => timesVector(W, row).map((y, j) => y + bias[j]);
+function tanh(row) {
+  for (let j = 0; j < row.length; j++) row[j] = Math.tanh(row[j]);
+  return row;
+}
+function affine({ W, bias }, row) {
+  const y = timesVector(W, row);
+  for (let j = 0; j < y.length; j++) y[j] += bias[j];
+  return y;
+}
 
 function drawPoints(draws, count, pattern, noise) {
   const x = [];

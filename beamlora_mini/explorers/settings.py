@@ -25,7 +25,13 @@ OWN: dict[str, dict[str, Any]] = {
         "scope": "global", "max_prune_fraction": 0.5, "fill": "history",
     },
 }  # fmt: skip
-WHOLE = {"size": (2, 64), "r": (1, 64), "steps": (1, 5000), "batch": (1, 1024), "seed": (0, 2**32 - 1)}
+WHOLE = {
+    "size": (2, 64),
+    "r": (1, 64),
+    "steps": (1, 5000),
+    "batch": (1, 1024),
+    "seed": (0, 2**32 - 1),
+}
 CHOICES = {
     "world": ("matrix", "plane"),
     "base": PATTERNS,

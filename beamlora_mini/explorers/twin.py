@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..history import RankHistory
 from ..layers import attach
 from ..methods import METHODS, BeamLoRA, Method
 from ..methods.beamlora import BeamSchedule
@@ -256,13 +257,13 @@ def redraw(layers: dict[str, Any], events: list, settings: dict) -> None:
                 layer.lora_A[event.slot] = fresh_rows(draws, 1, layer)[0]
 
 
-def simulate(**settings: Any) -> dict[str, Any]:
+def simulate(history: RankHistory | None = None, **settings: Any) -> dict[str, Any]:
     """The run that the arena makes in a browser, by this package in float64.
 
-    Settings as for `arena`. Returns losses (one a step, before it), left (before the first step and after
-    each: the share of the hidden change that is missing, or of the points on the wrong side), events
-    [{step, kind, module, slot, source}], and of the end singular_values and effective_rank of
-    each module's update.
+    Settings as for `arena`; history: records what every rank was worth. Returns losses (one a step, of its batch before it), left (before the first step
+    and after each: the share of the hidden change that is missing, or of the plane on the wrong
+    side), events [{step, kind, module, slot, source}], and of the end singular_values and
+    effective_rank of each module's update.
     """
     settings = complete(**settings)
     world = (MatrixWorld if settings["world"] == "matrix" else PlaneWorld)(settings)
@@ -277,6 +278,8 @@ def simulate(**settings: Any) -> dict[str, Any]:
         (loss + run.loss()).backward()
         happened = run.update()
         redraw(layers, happened, settings)
+        if history is not None:
+            history.record(world.model, run.n, happened, loss.item(), run.schedule.before)
         events += [
             {"step": e.step, "kind": e.kind, "module": places[e.module], "slot": e.slot, "source": e.source}
             for e in happened

@@ -1,0 +1,82 @@
+"""`arena`: a page in which a low-rank adapter trains while you watch, in the browser alone."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from ..history import RankHistory
+from .page import bundle, page
+from .settings import complete
+from .twin import simulate
+
+MODULES = ("engine.js", "river.js", "experiments.js", "arena.js")
+ALT = (
+    "The rank arena: controls for the world, the adapter and the method; heat maps of a frozen weight, of the "
+    "change to be learned, of the adapter's update and of what is left; the river of its ranks; the share that is "
+    "missing, step by step; and the singular values of the update. In words and numbers below the pictures."
+)
+
+
+class ArenaView:
+    """The arena with settings to begin with: shown in a notebook, or saved as a page."""
+
+    def __init__(self, settings: dict[str, Any]):
+        self.settings = settings
+
+    def page(self) -> str:
+        """The page: HTML that needs nothing else."""
+        return page("Rank arena", bundle(*MODULES), "arena", self.settings)
+
+    def save(self, path: str | Path) -> None:
+        """Write the page to a file; it opens from disk, without a network."""
+        Path(path).write_text(self.page(), encoding="utf-8")
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        frame = (
+            f'<iframe title="Rank arena" srcdoc="{html.escape(self.page())}" width="100%" height="900" '
+            f'style="border:1px solid #ccc;border-radius:8px" loading="lazy"></iframe>'
+            f'<p style="font-size:.85em">{html.escape(ALT)}</p>'
+        )
+        return {"text/html": frame, "image/png": self._picture(), "text/plain": repr(self)}
+
+    def _picture(self) -> str:
+        """Where no page runs: the river of the run, as PNG in base64."""
+        import matplotlib.pyplot as plt
+
+        from ..plots.river import busiest, river_figure
+
+        history = RankHistory()
+        simulate(history=history, **self.settings)
+        drawn, _ = river_figure(history, busiest(history))
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format="png", dpi=110)
+        plt.close(drawn)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    def __repr__(self) -> str:
+        return "<the rank arena: a page in which a low-rank adapter trains>"
+
+
+def arena(**settings: Any) -> ArenaView:
+    """A page in which a low-rank adapter trains while you watch: all eight methods, in the browser,
+    without a kernel or a network.
+
+    settings: what the page begins with. method: one of the eight by name; world: "matrix" (a hidden
+    change of rank `true_rank` of a `size` by `size` weight, noise on every example) or "plane" (a
+    small net trained on the pattern `base`, adapted to `pattern`: "circle", "corners", "stripes",
+    "spiral"); r, alpha (the method's lora_alpha), lr, steps, batch, seed; dead: so many ranks start
+    with a = b = 0; switches: steps after which the task changes; and the method's own settings by
+    their names. BeamLoRA's fill says what a free slot gets: a copy from "history", of "now", or a
+    "fresh" rank. ValueError, by name, for others.
+
+    `arena.simulate(**settings)` makes the same run by this package, in float64.
+    """
+    complete(**settings)
+    return ArenaView(settings)
+
+
+arena.simulate = simulate  # type: ignore[attr-defined]

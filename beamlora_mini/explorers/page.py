@@ -1,0 +1,44 @@
+"""One self-contained page of an explorer's modules: it opens from disk, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from importlib import resources
+
+IMPORT = re.compile(r'^import .*? from "\./[\w.]+";\n', re.MULTILINE)
+
+
+def bundle(*modules: str) -> str:
+    """ES modules of this folder as one: in the order given, each after what it imports."""
+    folder = resources.files(__package__)
+    texts = [(folder / name).read_text(encoding="utf-8") for name in modules]
+    return "\n".join(IMPORT.sub("", text) for text in texts)
+
+
+def page(title: str, script: str, name: str, settings: dict) -> str:
+    """A page whose body is what `mount` of the script makes; its API is `window.<name>`."""
+    given = json.dumps(settings).replace("<", "\\u003c")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>html {{ color-scheme: light dark; }} body {{ margin: 0; }}</style>
+</head>
+<body>
+<div id="{name}"></div>
+<noscript>This page computes in the browser: it needs JavaScript.</noscript>
+<script type="module">
+{script}
+const root = document.getElementById({json.dumps(name)});
+const open = () => (window.{name} = mount(root, {{ settings: {given}, fragment: location.hash }}));
+const follow = (fragment) => location.protocol !== "about:" && history.replaceState(null, "", fragment);
+open().onstate(follow);
+window.addEventListener("hashchange", () => open().onstate(follow));
+</script>
+</body>
+</html>
+"""
