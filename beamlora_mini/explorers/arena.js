@@ -1,6 +1,9 @@
 // The arena: a low-rank adapter that trains in front of you. The engine computes, this shows.
 
-import { Arena, METHODS, PATTERNS, complete, effectiveRank, inside, simulate, singularValues } from "./engine.js";
+import { effectiveRank, singularValues } from "./algebra.js";
+import { Arena, simulate } from "./engine.js";
+import { METHODS, PATTERNS, complete } from "./settings.js";
+import { inside } from "./worlds.js";
 import { EXPERIMENTS } from "./experiments.js";
 import { FOUNDERS, drawRiver, familiesLeft, inkOn, livesOf, widthsOf } from "./river.js";
 

@@ -13,7 +13,16 @@ from .page import bundle, page
 from .settings import complete
 from .twin import simulate
 
-MODULES = ("engine.js", "river.js", "experiments.js", "arena.js")
+ENGINE = (
+    "draws.js",
+    "algebra.js",
+    "settings.js",
+    "layer.js",
+    "worlds.js",
+    "schedules.js",
+    "engine.js",
+)
+MODULES = (*ENGINE, "river.js", "experiments.js", "arena.js")
 ALT = (
     "The rank arena: controls for the world, the adapter and the method; heat maps of a frozen weight, of the "
     "change to be learned, of the adapter's update and of what is left; the river of its ranks; the share that is "

@@ -1,4 +1,4 @@
-"""Settings of an arena: their defaults and what is allowed. engine.js has the same table."""
+"""Settings of an arena: their defaults and what is allowed. settings.js has the same table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The arena's runs by the package: what the engine in the browser has to agree with.
 
-The worlds and the numbers drawn by chance are those of engine.js, the adapters, the optimizer and what
+The worlds and the numbers drawn by chance are those of worlds.js and draws.js, the adapters, the optimizer and what
 happens to ranks are the package's own, in float64.
 """
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import beamlora_mini as bl
+from beamlora_mini.explorers.arena import ENGINE
 from beamlora_mini.explorers.settings import METHODS, complete
 from beamlora_mini.explorers.twin import Draws, mix
 
@@ -32,9 +33,9 @@ CASES += [
 
 
 def node(script: str, given) -> object:
-    engine = (FOLDER / "engine.js").as_uri()
+    files = [(FOLDER / name).as_uri() for name in ENGINE]
     program = (
-        f"const e = await import({json.dumps(engine)}); let text = ''; "
+        f"const e = {{}}; for (const file of {json.dumps(files)}) Object.assign(e, await import(file)); let text = ''; "
         f"for await (const part of process.stdin) text += part; const given = JSON.parse(text); "
         f"console.log(JSON.stringify(({script})(e, given)));"
     )
