@@ -47,8 +47,8 @@ const shown = (value) => (typeof value === "number" ? String(+value.toPrecision(
 // --- a run that is shown: the settings of a lane, computed as far as it is looked at ---
 
 class Lane {
-  constructor(key, settings, edits = [], forked = null) {
-    Object.assign(this, { key, given: settings, edits, forked });
+  constructor(key, settings, edits = []) {
+    Object.assign(this, { key, given: settings, edits });
     this.restart();
   }
   restart() {
@@ -232,13 +232,13 @@ class View {
   compute() {
     const a = fitting(this.given.a);
     const shared = Object.fromEntries(SHARED.filter((name) => name in a).map((name) => [name, a[name]]));
-    const [lane, other] = [new Lane("a", a, this.edits.a), null];
-    let b = other;
+    const lane = new Lane("a", a, this.edits.a);
+    let b = null;
     if (this.given.b && this.fork !== null) {
       const kept = this.edits.a.filter(({ step }) => step <= this.fork);
       const change = { step: this.fork, kind: "set", settings: this.given.b };
       complete({ ...a, ...this.given.b }); // what it refuses is refused here, before anything is replaced
-      b = new Lane("b", a, [...kept, change, ...this.edits.b], this.fork);
+      b = new Lane("b", a, [...kept, change, ...this.edits.b]);
     } else if (this.given.b) {
       b = new Lane("b", fitting({ ...this.given.b, ...shared }), this.edits.b);
     }

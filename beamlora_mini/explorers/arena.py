@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +52,13 @@ class ArenaView:
 
     def _picture(self) -> str:
         """Where no page runs: the river of the run, as PNG in base64."""
-        import matplotlib.pyplot as plt
-
         from ..plots.river import busiest, river_figure
+        from ..plots.style import _png
 
         history = RankHistory()
         simulate(history=history, **self.settings)
         drawn, _ = river_figure(history, busiest(history))
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png", dpi=110)
-        plt.close(drawn)
-        return base64.b64encode(buffer.getvalue()).decode()
+        return _png(drawn)
 
     def __repr__(self) -> str:
         return "<the rank arena: a page in which a low-rank adapter trains>"

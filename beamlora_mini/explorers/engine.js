@@ -35,10 +35,6 @@ export class Arena {
     return this.layers.map((layer) => (beam ? layer.weights() : layer.sizes()));
   }
 
-  get done() {
-    return this.n >= this.settings.steps;
-  }
-
   /** What the learning rate is multiplied by once n steps are done. */
   factor(n) {
     const { method, steps, merge_every, restart_warmup } = this.settings;

@@ -5,9 +5,6 @@ import { addOuter, falling } from "./algebra.js";
 import { require } from "./settings.js";
 
 export class ReLoRASchedule {
-  constructor(settings) {
-    this.settings = settings;
-  }
   step(n, { layers, settings }) {
     if (n % settings.merge_every || n >= settings.steps) return [];
     return layers.map((layer) => {

@@ -157,6 +157,7 @@ class PlaneWorld:
     def turn(self, k: int) -> None:
         """The pattern to learn; after a switch the one it began with, and so to and fro."""
         self.pattern = self.settings["base" if k % 2 else "pattern"]
+        self.wanted = torch.tensor([inside(self.pattern, *point) for point in self.grid.tolist()])
 
     def batch(self, n: int) -> tuple[Tensor, Tensor]:
         draws = Draws(self.settings["seed"], BATCH, n)
@@ -168,9 +169,8 @@ class PlaneWorld:
     @torch.no_grad()
     def left(self) -> float:
         """The share of a grid of 24 by 24 points that it puts on the wrong side."""
-        wanted = [inside(self.pattern, *point) for point in self.grid.tolist()]
         chosen = self.model(self.grid)[:, 0] > 0
-        return float((chosen != torch.tensor(wanted)).double().mean())
+        return float((chosen != self.wanted).double().mean())
 
 
 def draw_points(draws: Draws, count: int, pattern: str, noise: float) -> tuple[Tensor, Tensor]:
@@ -260,8 +260,8 @@ def redraw(layers: dict[str, Any], events: list, settings: dict) -> None:
 def simulate(history: RankHistory | None = None, **settings: Any) -> dict[str, Any]:
     """The run that the arena makes in a browser, by this package in float64.
 
-    Settings as for `arena`; history: records what every rank was worth. Returns losses (one a step, of its batch before it), left (before the first step
-    and after each: the share of the hidden change that is missing, or of the plane on the wrong
+    Settings as for `arena`; history: records what every rank was worth. Returns losses (one a step,
+    of its batch before it), left (before the first step and after each: the share of the hidden change that is missing, or of the plane on the wrong
     side), events [{step, kind, module, slot, source}], and of the end singular_values and
     effective_rank of each module's update.
     """

@@ -96,13 +96,14 @@ export class PlaneWorld {
     this.first = frozen[0];
     this.last = frozen[3];
     this.layers = [1, 2].map((k) => new Layer(frozen[k].W, frozen[k].bias, k - 1, settings));
-    this.turn(0);
     this.grid = [];
     for (let i = 0; i < 24; i++) for (let j = 0; j < 24; j++) this.grid.push([(i - 11.5) / 12, (j - 11.5) / 12]);
+    this.turn(0);
   }
   /** The pattern to learn; after a switch the one it began with, and so to and fro. */
   turn(k) {
     this.pattern = k % 2 === 0 ? this.settings.pattern : this.settings.base;
+    this.wanted = this.grid.map((point) => inside(this.pattern, ...point));
   }
   batch(n) {
     const { batch, noise, seed } = this.settings;
@@ -135,7 +136,7 @@ export class PlaneWorld {
   /** The share of a grid of 24 by 24 points that it puts on the wrong side. */
   left() {
     this.surface = this.forward(this.grid);
-    return this.surface.filter((z, n) => z > 0 !== inside(this.pattern, ...this.grid[n])).length / this.grid.length;
+    return this.surface.filter((z, n) => z > 0 !== this.wanted[n]).length / this.grid.length;
   }
 }
 
