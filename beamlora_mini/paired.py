@@ -38,7 +38,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def compare(differences: Mapping[str, Tensor | Sequence[float]]) -> pd.DataFrame:
     """A row for each label of {label: paired differences, one for each seed}: mean, low and high (the
-    extreme seeds), above (seeds above zero, "7 of 8"), p (exact, by signs) and holm (p after Holm over
+    extreme seeds), above (seeds above zero, "7 of 8"), p (exact, by sign flips) and holm (p after Holm over
     the rows)."""
     import pandas as pd
 

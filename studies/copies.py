@@ -23,7 +23,7 @@ import beamlora_mini as bl
 from beamlora_mini.evaluation import exam_batch
 from beamlora_mini.many import Trial, fit_many
 from beamlora_mini.methods.beamlora import BeamSchedule
-from beamlora_mini.ranks import reset_ranks_
+from beamlora_mini.ranks import effective_rank, reset_ranks_
 
 from .common import FRESH, main, measure_quickly, with_schedule
 
@@ -111,11 +111,6 @@ def in_secret(rows: Dataset) -> Dataset:
     )
 
 
-def effective_rank(matrix: torch.Tensor) -> float:
-    share = F.normalize(torch.linalg.svdvals(matrix), p=1, dim=0)
-    return torch.special.entr(share).sum().exp().item()
-
-
 def study(setting: Setting) -> list[dict]:
     model, tokenizer = bl.load_model("tiny", device="cpu")
     words = bl.load_task("ciphers")
@@ -141,7 +136,7 @@ def study(setting: Setting) -> list[dict]:
                 | {"lr": setting.lr, "seed": run.trial.seed}
                 | measure_quickly(run.model, exam)
                 | {"events": len(run.events)}
-                | {"effective_rank": round(effective_rank(layer.delta_weight().detach()), 3)}
+                | {"effective_rank": round(effective_rank(layer.delta_weight()), 3)}
                 | {"dead_first": sum(first) / len(first) if first else None}
                 | {"cosine": round(sum(twins) / len(twins), 4) if twins else None}
             )

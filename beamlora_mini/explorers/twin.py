@@ -17,7 +17,7 @@ from ..history import RankHistory
 from ..layers import attach
 from ..methods import METHODS, BeamLoRA, Method
 from ..methods.beamlora import BeamSchedule
-from ..ranks import reset_ranks_
+from ..ranks import effective_rank, reset_ranks_
 from ..run import Run
 from .settings import complete
 
@@ -289,18 +289,12 @@ def simulate(history: RankHistory | None = None, **settings: Any) -> dict[str, A
             world.turn(turns)
         losses.append(loss.item())
         left.append(world.left())
-    values = [torch.linalg.svdvals(layer.delta_weight().detach()) for layer in layers.values()]
+    updates = [layer.delta_weight().detach() for layer in layers.values()]
     return {
         "settings": settings,
         "losses": losses,
         "left": left,
         "events": events,
-        "singular_values": [of.tolist() for of in values],
-        "effective_rank": [effective_rank(of) for of in values],
+        "singular_values": [torch.linalg.svdvals(of).tolist() for of in updates],
+        "effective_rank": [effective_rank(of) for of in updates],
     }
-
-
-def effective_rank(values: Tensor) -> float:
-    """Exponential of the entropy of the normalized singular values: k equal ones give k."""
-    total = values.sum()
-    return float(torch.special.entr(values / total).sum().exp()) if total > 0 else 0.0

@@ -1,8 +1,8 @@
 """DoRA (Liu et al., arXiv 2402.09353, ICML 2024): learn how long a weight's rows are, and where
 they point, apart.
 
-Each row of W is a length times a direction. Full fine-tuning often changes one of them and hardly
-the other; LoRA tends to change both together. DoRA gives the lengths parameters of their own, the
+Each row of W is a length times a direction. The paper finds that full fine-tuning often changes one
+of them and hardly the other, and that LoRA tends to change both together. DoRA gives the lengths parameters of their own, the
 magnitude m, and leaves the directions to LoRA: W' = (m / ||V||) V with V = W + s B A, row by row.
 """
 

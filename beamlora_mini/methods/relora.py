@@ -108,10 +108,11 @@ class ReLoRASchedule(RankSchedule):
         for layer in self.layers.values():
             layer.restart(generator)
             for parameter in (layer.lora_A, layer.lora_B):
-                self._reset_moments(parameter, generator)
+                self.reset_moments(parameter, generator)
         return [RankEvent(n, "restart", name) for name in self.layers]
 
-    def _reset_moments(self, parameter: nn.Parameter, generator: torch.Generator) -> None:
+    def reset_moments(self, parameter: nn.Parameter, generator: torch.Generator) -> None:
+        """What a restart does to the optimizer's moments of one A or B, in place."""
         moments = list(entrywise_states(self.optimizer, parameter).values())
         if self.method.reset == "zero" or not moments:
             for moment in moments:

@@ -171,7 +171,7 @@ def paired(
     axis.set_ylim(-len(arrays) + 0.4, 0.6)
     axis.grid(axis="y", visible=False)
     axis.set_xlabel(xlabel)
-    below = "A dot a seed, a bar the mean; p by signs, after Holm over the rows, * below .05."
+    below = "A dot a seed, a bar the mean; p by sign flips, after Holm over the rows, * below .05."
     show(drawn, alt, f"{caption} {below}".strip(), table.rename_axis("").reset_index())
     return table
 

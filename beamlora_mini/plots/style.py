@@ -110,7 +110,9 @@ def ink_on(color: Any) -> str:
 
 
 def spread(values: Tensor | Sequence[float], digits: int = 2) -> str:
-    """Mean and extremes of some seeds' values: "0.65 (0.64 to 0.67)"."""
+    """Mean and extremes of some seeds' values, "0.65 (0.64 to 0.67)"; of one seed its value."""
     of = torch.as_tensor(values).double()
     mean, low, high = (round(v.item(), digits) + 0.0 for v in (of.mean(), of.min(), of.max()))
+    if of.numel() == 1:
+        return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

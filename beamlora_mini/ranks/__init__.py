@@ -14,6 +14,7 @@ from .choosing import (
 from .importance import (
     SmoothedSensitivity,
     activation_importance,
+    effective_rank,
     frobenius_importance,
     gradient_importance,
     score_importance,
@@ -36,6 +37,7 @@ __all__ = [
     "activation_importance",
     "add_noise_",
     "budget_mask",
+    "effective_rank",
     "entrywise_states",
     "expand_ranks_",
     "frobenius_importance",

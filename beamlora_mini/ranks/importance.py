@@ -24,6 +24,19 @@ def frobenius_importance(A: Tensor, B: Tensor) -> Tensor:
     return B.norm(dim=0) * A.norm(dim=1)
 
 
+def effective_rank(matrix: Tensor) -> float:
+    """How many directions a matrix uses: k equal singular values give k, a zero matrix 0.
+
+    The exponential of the entropy of the singular values' shares. Shape: (out, in).
+    Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+    """
+    values = torch.linalg.svdvals(
+        matrix.detach().float() if matrix.dtype.itemsize < 4 else matrix.detach()
+    )
+    total = values.sum()
+    return torch.special.entr(values / total).sum().exp().item() if total > 0 else 0.0
+
+
 def sensitivity_importance(A: Tensor, B: Tensor, score_A: Tensor, score_B: Tensor) -> Tensor:
     """Mean score of a rank's entries: mean over its row of A plus mean over its column of B.
 

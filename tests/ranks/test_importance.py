@@ -33,6 +33,21 @@ def test_frobenius_is_the_norm_of_what_a_rank_adds(adapted):
     )
 
 
+@given(st.integers(1, 5), st.integers(0, 99), st.floats(0.01, 100))
+def test_k_equal_directions_have_effective_rank_k_at_any_size(k, seed, size):
+    draw = torch.Generator().manual_seed(seed)
+    U, _ = torch.linalg.qr(torch.randn(7, 5, dtype=torch.double, generator=draw))
+    V, _ = torch.linalg.qr(torch.randn(6, 5, dtype=torch.double, generator=draw))
+    matrix = size * U[:, :k] @ V[:, :k].T
+    assert ranks.effective_rank(matrix) == pytest.approx(k)
+    assert ranks.effective_rank(matrix.bfloat16()) == pytest.approx(k, rel=0.05)
+
+
+def test_nothing_has_effective_rank_zero_and_a_weak_direction_counts_less_than_one():
+    assert ranks.effective_rank(torch.zeros(3, 4)) == 0
+    assert 1 < ranks.effective_rank(torch.diag(torch.tensor([1.0, 0.01]))) < 1.1
+
+
 def test_activation_is_the_size_of_what_a_rank_adds_to_the_outputs(adapted):
     _, layer, x, _ = adapted
     wanted = [
