@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,8 @@ class RankHistory:
         """Which of the first ranks each rank descends from: columns step, module, rank, ancestor.
 
         One block of rows for the first recorded step and one for every step with an event. A rank
-        that was expanded into takes over the ancestor of its source; one that grew is its own.
+        that was expanded into takes over the ancestor of its source; one that grew is its own, and so is
+        one that came fresh into a slot (an "expand" without a source), with the next free number.
         """
         import pandas as pd
 
@@ -161,6 +163,7 @@ class RankHistory:
         first = {module: list(range(len(values))) for module, values in self.importance[0].items()}
         ancestors = {module: list(ranks) for module, ranks in first.items()}
         blocks = {self.steps[0]: ancestors}
+        numbers = {module: count(len(ranks)) for module, ranks in first.items()}  # of fresh ranks
         by_step: dict[int, list[RankEvent]] = {}
         for event in self.events:
             if event.step > self.steps[0]:  # else the first record has seen it
@@ -170,7 +173,11 @@ class RankHistory:
             ancestors = {module: list(ranks) for module, ranks in before.items()}
             for event in events:
                 if event.kind == "expand":
-                    ancestors[event.module][event.slot] = before[event.module][event.source]
+                    fresh = event.source is None
+                    ancestor = (
+                        next(numbers[event.module]) if fresh else before[event.module][event.source]
+                    )
+                    ancestors[event.module][event.slot] = ancestor
                 elif event.kind == "grow":
                     ancestors[event.module].append(event.slot)
             blocks[step] = ancestors

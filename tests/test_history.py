@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import beamlora_mini as bl
+from beamlora_mini.events import RankEvent
+from beamlora_mini.plots.river import _lives
 from tests.helpers import RUN
 
 
@@ -43,6 +45,19 @@ def test_lineage_follows_the_events(history):
         for module, rank in at_0.index:
             source = copied.get((module, rank), rank)
             assert lineage[step, module, rank] == lineage[before, module, source]
+
+
+def test_a_fresh_rank_founds_a_line_of_its_own():
+    history = bl.RankHistory()
+    history.steps, history.importance = [0, 9], [{"m": torch.ones(3)}, {"m": torch.ones(3)}]
+    history.events = [
+        RankEvent(3, "expand", "m", 2),
+        RankEvent(6, "expand", "m", 0, source=2),
+        RankEvent(9, "expand", "m", 1),
+    ]
+    last = history.lineage().query("step == 9")
+    assert last.ancestor.tolist() == [3, 4, 3]
+    assert [life.founder for life in _lives(history, "m")[0] if life.died is None] == [4, 3, 3]
 
 
 def test_importances_of_beamlora_sum_to_r(history):

@@ -20,7 +20,18 @@ ENGINE = (
     "schedules.js",
     "engine.js",
 )
-MODULES = (*ENGINE, "river.js", "experiments.js", "arena.js")
+MODULES = (
+    *ENGINE,
+    "look.js",
+    "canvas.js",
+    "controls.js",
+    "address.js",
+    "river.js",
+    "lane.js",
+    "experiments.js",
+    "panels.js",
+    "arena.js",
+)
 ALT = (
     "The rank arena: controls for the world, the adapter and the method; heat maps of a frozen weight, of the "
     "change to be learned, of the adapter's update and of what is left; the river of its ranks; the share that is "

@@ -26,7 +26,7 @@ def page(title: str, script: str, name: str, settings: dict) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
-<style>html {{ color-scheme: light dark; }} body {{ margin: 0; }}</style>
+<style>html {{ color-scheme: light dark; }} html {{ scroll-padding-bottom: 6rem; }} body {{ margin: 0; }}</style>
 </head>
 <body>
 <div id="{name}"></div>
@@ -34,10 +34,9 @@ def page(title: str, script: str, name: str, settings: dict) -> str:
 <script type="module">
 {script}
 const root = document.getElementById({json.dumps(name)});
-const open = () => (window.{name} = mount(root, {{ settings: {given}, fragment: location.hash }}));
-const follow = (fragment) => location.protocol !== "about:" && history.replaceState(null, "", fragment);
-open().onstate(follow);
-window.addEventListener("hashchange", () => open().onstate(follow));
+window.{name} = mount(root, {{ settings: {given}, fragment: location.hash }});
+window.{name}.onstate((fragment) => location.protocol !== "about:" && history.replaceState(null, "", fragment));
+window.addEventListener("hashchange", () => window.{name}.load(location.hash));
 </script>
 </body>
 </html>

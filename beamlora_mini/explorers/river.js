@@ -9,10 +9,11 @@ export const inkOn = (founder) => (DARK.has(FOUNDERS[founder % FOUNDERS.length])
 
 /**
  * Lives of a module's ranks from top to bottom, a copy below its source: {slot, founder, born, died}, and who
- * sits in which slot in each era (between events). events: of this module, in order; grown ranks found a line.
+ * sits in which slot in each era (between events). events: of this module, in order; fresh and grown ranks found a line.
  */
 export function livesOf(ranks, events) {
   const lives = Array.from({ length: ranks }, (_, slot) => ({ slot, founder: slot, born: 0, died: null }));
+  let founders = ranks;
   let now = lives.slice();
   const eras = [{ from: 0, seats: now }];
   const steps = [...new Set(events.map(({ step }) => step))];
@@ -21,10 +22,10 @@ export function livesOf(ranks, events) {
     now = before.slice();
     for (const { kind, slot, source } of events.filter((event) => event.step === step)) {
       if (kind === "expand") {
-        const parent = before[source];
+        const parent = source === null ? null : before[source];
         before[slot].died = step;
-        const child = { slot, founder: parent.founder, born: step, died: null };
-        lives.splice(lives.indexOf(parent) + 1, 0, child);
+        const child = { slot, founder: parent?.founder ?? founders++, born: step, died: null };
+        lives.splice(lives.indexOf(parent ?? before[slot]) + 1, 0, child);
         now[slot] = child;
       } else if (kind === "grow") {
         const child = { slot, founder: slot, born: step, died: null };

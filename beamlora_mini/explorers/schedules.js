@@ -150,7 +150,7 @@ export class BeamSchedule {
       }
       for (const { w } of layer.ranks) w.forget();
       slots.forEach((slot, i) => {
-        events.push({ step: n, kind: "expand", module: layer.index, slot, source: sources[i] });
+        events.push({ step: n, kind: "expand", module: layer.index, slot, source: settings.fill === "fresh" ? null : sources[i] });
       });
     });
     this.snapshot = null;

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..events import RankEvent
 from ..history import RankHistory
 from ..layers import attach
 from ..methods import METHODS, BeamLoRA, Method
@@ -190,6 +191,9 @@ class FreshSchedule(BeamSchedule):
 
     def replace(self, layer, slots: list[int], sources: list[int]) -> None:
         reset_ranks_(layer, self.optimizer, slots)
+
+    def step(self, n: int) -> list[RankEvent]:
+        return [event._replace(source=None) for event in super().step(n)]
 
 
 class FreshBeamLoRA(BeamLoRA):

@@ -83,21 +83,14 @@ const PRETRAINING = { steps: 300, batch: 64, lr: 0.01 };
 /** A net of four layers, trained on one pattern and frozen; its two middle layers are adapted to another. */
 export class PlaneWorld {
   constructor(settings) {
-    const { size, seed } = settings;
     this.settings = settings;
-    const shapes = [[size, 2], [size, size], [size, size], [1, size]];
-    const net = shapes.map(([out, inside_], k) => {
-      const draws = new Draws(seed, STREAM.net, k);
-      const rows = Array.from({ length: out }, () => new Param(draws.vector(inside_, "normal", Math.sqrt(1.5 / inside_))));
-      return { rows, bias: new Param(new Float64Array(out)) };
-    });
-    pretrain(net, settings);
-    const frozen = net.map(({ rows, bias }) => ({ W: rows.map((row) => row.value), bias: bias.value }));
+    const frozen = pretrained(settings);
     this.first = frozen[0];
     this.last = frozen[3];
     this.layers = [1, 2].map((k) => new Layer(frozen[k].W, frozen[k].bias, k - 1, settings));
     this.grid = [];
     for (let i = 0; i < 24; i++) for (let j = 0; j < 24; j++) this.grid.push([(i - 11.5) / 12, (j - 11.5) / 12]);
+    this.gridHidden = this.hidden(this.grid);
     this.turn(0);
   }
   /** The pattern to learn; after a switch the one it began with, and so to and fro. */
@@ -112,15 +105,16 @@ export class PlaneWorld {
   hidden(x) {
     return x.map((row) => tanh(affine(this.first, row)));
   }
-  forward(x) {
-    const middle = this.layers[0].forward(this.hidden(x)).map(tanh);
+  /** Logits of points of which the first, frozen layer has been computed. */
+  forward(hidden) {
+    const middle = this.layers[0].forward(hidden).map(tanh);
     const top = this.layers[1].forward(middle).map(tanh);
     this.middle = middle;
     this.top = top;
     return top.map((row) => affine(this.last, row)[0]);
   }
   loss({ x, y }, backward = true) {
-    const logits = this.forward(x);
+    const logits = this.forward(this.hidden(x));
     let sum = 0;
     const dz = logits.map((z, n) => {
       sum += Math.max(z, 0) - z * y[n] + Math.log1p(Math.exp(-Math.abs(z)));
@@ -135,7 +129,7 @@ export class PlaneWorld {
   }
   /** The share of a grid of 24 by 24 points that it puts on the wrong side. */
   left() {
-    this.surface = this.forward(this.grid);
+    this.surface = this.forward(this.gridHidden);
     return this.surface.filter((z, n) => z > 0 !== this.wanted[n]).length / this.grid.length;
   }
 }
@@ -161,8 +155,27 @@ function drawPoints(draws, count, pattern, noise) {
   return { x, y };
 }
 
-/** Trains the whole net on the first pattern, in place. */
-function pretrain(net, { base, seed }) {
+const KEPT = new Map(); // nets that were trained before: a slider that moves asks for the same one again and again
+
+/** The net's four layers {W, bias}, trained on the first pattern. */
+function pretrained({ base, seed, size }) {
+  const key = `${base} ${seed} ${size}`;
+  if (!KEPT.has(key)) {
+    const shapes = [[size, 2], [size, size], [size, size], [1, size]];
+    const net = shapes.map(([out, inside_], k) => {
+      const draws = new Draws(seed, STREAM.net, k);
+      const rows = Array.from({ length: out }, () => new Param(draws.vector(inside_, "normal", Math.sqrt(1.5 / inside_))));
+      return { rows, bias: new Param(new Float64Array(out)) };
+    });
+    pretrain(net, base, seed);
+    KEPT.set(key, net.map(({ rows, bias }) => ({ W: rows.map((row) => row.value), bias: bias.value })));
+    if (KEPT.size > 8) KEPT.delete(KEPT.keys().next().value);
+  }
+  return KEPT.get(key);
+}
+
+/** Trains the whole net on a pattern, in place. */
+function pretrain(net, base, seed) {
   const { steps, batch, lr } = PRETRAINING;
   for (let n = 1; n <= steps; n++) {
     const { x, y } = drawPoints(new Draws(seed, STREAM.batch, 1000000 + n), batch, base, 0);

