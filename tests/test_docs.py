@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import make_pages
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -19,6 +20,13 @@ def test_the_ninth_method_of_the_docs_is_the_one_that_is_tested():
     assert blocks("docs/add_a_method.md") == [
         (ROOT / "docs" / "sora.py").read_text(encoding="utf-8")
     ]
+
+
+def test_the_pages_of_the_docs_are_what_the_package_makes():
+    for name, text in make_pages.pages().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, (
+            "python tools/make_pages.py"
+        )
 
 
 def test_the_readme_runs(tmp_path, monkeypatch):
