@@ -2,5 +2,6 @@
 
 from .arena import arena
 from .explore import explore
+from .lab import lab
 
-__all__ = ["arena", "explore"]
+__all__ = ["arena", "explore", "lab"]

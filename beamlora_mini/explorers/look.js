@@ -57,9 +57,11 @@ export const LOOK = /* css */ `
 @media (max-width: 760px) {
   .view .body { grid-template-columns:minmax(0,1fr); }
   .view aside { border:0; padding:0 .8rem .4rem; }
-  .view aside summary { display:block; }
+  .view aside summary { display:list-item; }
   .view aside details[open] { max-height:45vh; overflow-y:auto; }
-  .view header { position:sticky; top:0; z-index:1; padding:.5rem .8rem; }
+  .view header { position:sticky; top:0; z-index:1; padding:.4rem .8rem; gap:.35rem; }
+  .view header button, .view header select { padding:.2rem .5rem; }
+  .view header .play { min-width:5rem; }
   .view main { padding:.8rem; }
 }
 `;
