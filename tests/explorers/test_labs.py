@@ -75,9 +75,14 @@ def test_spectrum_takes_what_the_method_takes(lab, kind):
         layer = bl.attach(model, kind(r=r, lora_alpha=r))["0"]
         seen = state(page)
         taken = layer.scaling * layer.lora_B @ layer.lora_A
-        torch.testing.assert_close(torch.tensor(seen["taken"]), taken.detach(), atol=1e-5, rtol=0)
         torch.testing.assert_close(
-            torch.tensor(seen["left"]), weight - taken.detach(), atol=1e-5, rtol=0
+            torch.tensor(seen["taken"], dtype=torch.float32), taken.detach(), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            torch.tensor(seen["left"], dtype=torch.float32),
+            weight - taken.detach(),
+            atol=1e-5,
+            rtol=0,
         )
         assert seen["share"] == pytest.approx((taken.norm() / weight.norm()).item() ** 2, abs=1e-5)
 
@@ -90,7 +95,7 @@ def test_pruning_chooses_as_the_package_chooses(lab):
         given = {"temperature": draw.choice([0.05, 0.3, 1.2]), "p": draw.choice([0.6, 0.9, 1]),
                  "scope": draw.choice(["global", "module"]), "max_prune_fraction": draw.choice([0.17, 0.5, 1])}  # fmt: skip
         page.evaluate("given => lab.set(given)", scores | given)
-        of = torch.tensor([*scores.values()]).double().reshape(2, 6)
+        of = torch.tensor([*scores.values()], dtype=torch.double).reshape(2, 6)
         weights = {m: ranks.score_importance(of[m], given["temperature"]) for m in range(2)}
         masks = ranks.top_p_mask(
             weights,
