@@ -3,5 +3,6 @@
 from .arena import arena
 from .explore import explore
 from .lab import lab
+from .playground import playground
 
-__all__ = ["arena", "explore", "lab"]
+__all__ = ["arena", "explore", "lab", "playground"]

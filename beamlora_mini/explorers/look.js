@@ -53,6 +53,10 @@ export const LOOK = /* css */ `
 .view .off { display:none; }
 .view .error { color:var(--alarm); margin:0; flex-basis:100%; font-size:.9rem; }
 .view .error:empty { display:none; }
+.playground, .playground .view { min-height:0; }
+.playground .view main, .playground .view header { padding:.6rem; }
+.playground .view header { position:static; border-radius:12px; }
+.view progress { accent-color:var(--ink); }
 @media (max-width: 1000px) { .view .promise { display:none; } }
 @media (max-width: 760px) {
   .view .body { grid-template-columns:minmax(0,1fr); }
