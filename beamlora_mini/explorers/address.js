@@ -33,12 +33,14 @@ export function toFragment({ a, b, edits, n, lock, fork }) {
 const stepFrom = (text) => Math.max(0, Math.floor(Number(text)) || 0);
 const parsed = (text) => (text !== "" && Number.isFinite(Number(text)) ? Number(text) : text);
 
-/** "40p0.3": after step 40 rank 3 of module 0 is pruned; "80c0.2.1": rank 1 is copied into slot 2. */
+const KINDS = { p: "prune", f: "fresh", c: "copy" };
+
+/** "40p0.3": after step 40 rank 3 of module 0 is pruned; "40f0.3": made fresh; "80c0.2.1.20": it gets a copy of rank 1 as of 20 steps ago. */
 function editFrom(text) {
-  const [, step, kind, module, slot, source] = text.match(/^(\d+)([pc])(\d+)\.(\d+)(?:\.(\d+))?$/) ?? [];
-  if (!kind || (kind === "c" && source === undefined)) return null;
-  const edit = { step: +step, kind: kind === "p" ? "prune" : "copy", module: +module, slot: +slot };
-  return kind === "p" ? edit : { ...edit, source: +source };
+  const [, step, kind, module, slot, source, lag] = text.match(/^(\d+)([pfc])(\d+)\.(\d+)(?:\.(\d+))?(?:\.(\d+))?$/) ?? [];
+  if (!kind || (kind === "c") !== (source !== undefined)) return null;
+  const edit = { step: +step, kind: KINDS[kind], module: +module, slot: +slot };
+  return kind === "c" ? { ...edit, source: +source, lag: +(lag ?? 0) } : edit;
 }
-const editText = ({ step, kind, module, slot, source }) =>
-  kind === "prune" ? `${step}p${module}.${slot}` : `${step}c${module}.${slot}.${source}`;
+const editText = ({ step, kind, module, slot, source, lag }) =>
+  `${step}${kind[0]}${module}.${slot}${kind === "copy" ? `.${source}${lag ? `.${lag}` : ""}` : ""}`;

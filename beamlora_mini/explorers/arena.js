@@ -20,6 +20,7 @@ class View {
     this.begin = settings;
     this.calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
     this.speed = 1;
+    this.lag = 0; // how old a copy by hand is
     this.frames = 0;
     this.build(root);
     this.load(fragment);
@@ -176,8 +177,8 @@ class View {
     this.set({ switches: [...new Set([...switches, Math.max(1, this.n)])] });
   }
   /** After this step, in this lane; what was done by hand at later steps is dropped. */
-  byHand(key, kind, slot, source = null) {
-    const edit = { step: this.n, kind, module: this.module, slot, ...(source === null ? {} : { source }) };
+  byHand(key, kind, slot, source) {
+    const edit = { step: this.n, kind, module: this.module, slot, ...(kind === "copy" ? { source, lag: this.lag } : {}) };
     this.edits = { ...this.edits, [key]: [...this.edits[key].filter(({ step }) => step <= this.n), edit] };
     this.chosen = null;
     this.set({});
@@ -192,8 +193,8 @@ class View {
       this.draw();
     }
   }
-  pruneChosen() {
-    if (this.chosen) this.byHand(this.chosen.key, "prune", this.chosen.slot);
+  withChosen(kind) {
+    if (this.chosen) this.byHand(this.chosen.key, kind, this.chosen.slot);
   }
   change(name, value) {
     if (name === "method") this.edits = { ...this.edits, [this.tab]: [] };

@@ -3,17 +3,19 @@
 // `simulate` in twin.py is the same run by the Python package, in float64; the tests compare the two. So every
 // formula here has its explanation there: in methods/, ranks/ and run.py. Nothing here draws.
 
+import { Draws, STREAM } from "./draws.js";
 import { dot, effectiveRank, round, singularValues } from "./algebra.js";
 import { complete } from "./settings.js";
 import { orthogonality } from "./layer.js";
 import { MatrixWorld, PlaneWorld } from "./worlds.js";
-import { AdaLoRASchedule, BeamSchedule, IncreLoRASchedule, ReLoRASchedule, copyRanks } from "./schedules.js";
+import { AdaLoRASchedule, BeamSchedule, IncreLoRASchedule, ReLoRASchedule, copyRanks, freshRank, photograph } from "./schedules.js";
 
 /** A run of one method. `step()` makes the next optimizer step; state: n, losses, left, events, history. */
 export class Arena {
   constructor(given = {}, edits = []) {
     this.settings = complete(given);
     this.edits = edits;
+    this.photos = new Map(); // {copy by hand: what was photographed for it}
     const { method, world, steps } = this.settings;
     this.world = world === "matrix" ? new MatrixWorld(this.settings) : new PlaneWorld(this.settings);
     this.layers = this.world.layers;
@@ -77,20 +79,29 @@ export class Arena {
     return events;
   }
 
-  /** What the reader does by hand after this step: {step, kind: "prune", "copy" or "set", module, slot, source, settings}. */
+  /**
+   * What the reader does by hand after this step: {step, kind: "prune", "fresh", "copy" or "set", module, slot,
+   * source, lag, settings}. A copy is of the source as it was lag steps ago.
+   */
   edit() {
+    for (const edit of this.edits) {
+      if (edit.lag && Math.max(0, edit.step - edit.lag) === this.n) this.photos.set(edit, photograph(this.layers));
+    }
     const now = this.edits.filter(({ step }) => step === this.n);
     for (const { settings } of now) Object.assign(this.settings, settings);
-    return now.filter(({ kind }) => kind !== "set").map(({ kind, module, slot, source = null }) => {
+    return now.filter(({ kind }) => kind !== "set").map((edit) => {
+      const { kind, module, slot, source = null } = edit;
       const layer = this.layers[module];
       const target = layer.ranks[slot];
       if (kind === "copy") {
-        copyRanks(layer, [slot], [source], layer.ranks.map(({ a, b }) => ({ a: a.snapshot(), b: b.snapshot() })));
+        copyRanks(layer, [slot], [source], (this.photos.get(edit) ?? photograph(this.layers))[module]);
+      } else if (kind === "fresh") {
+        freshRank(layer, target, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
       } else {
         for (const param of [target.a, target.b]) param.value.fill(0);
         for (const param of [target.a, target.b, target.w]) param?.forget();
       }
-      return { step: this.n, kind: kind === "copy" ? "expand" : "prune", module, slot, source };
+      return { step: this.n, kind: kind === "prune" ? "prune" : "expand", module, slot, source };
     });
   }
 

@@ -88,9 +88,12 @@ export class Panels {
   buildRiver(key, rivers) {
     const parts = { key, title: h("h2"), note: h("span"), layers: h("div", { class: "chips" }), slots: [] };
     parts.canvas = h("canvas", { role: "img", onclick: (event) => this.clickRiver(parts, event) });
-    parts.prune = h("button", { type: "button", onclick: () => this.view.pruneChosen() }, "prune it");
+    const act = (kind, text) => h("button", { type: "button", onclick: () => this.view.withChosen(kind) }, text);
+    parts.acts = [act("prune", "prune it"), act("fresh", "make it fresh")];
+    parts.age = h("select", { "aria-label": "a copy by hand is", onchange: (event) => { this.view.lag = Number(event.target.value); this.view.draw(); } },
+      [0, 10, 20, 40].map((lag) => h("option", { value: lag }, lag ? `copies: as ${lag} steps ago` : "copies: as now")));
     parts.say = h("span", { class: "note" });
-    parts.ranks = h("div", { class: "ranks", role: "group", "aria-label": "ranks of this lane" }, parts.prune, parts.say);
+    parts.ranks = h("div", { class: "ranks", role: "group", "aria-label": "ranks of this lane" }, parts.acts, parts.age, parts.say);
     parts.card = h("section", { class: "card" }, h("div", { class: "head" }, parts.title, parts.note, parts.layers), parts.canvas, parts.ranks);
     rivers.append(parts.card);
     return parts;
@@ -140,7 +143,7 @@ export class Panels {
     while (parts.slots.length < seats.length) {
       const button = this.rankButton(parts.key, parts.slots.length);
       parts.slots.push(button);
-      parts.ranks.insertBefore(button, parts.prune);
+      parts.ranks.insertBefore(button, parts.acts[0]);
     }
     seats.forEach(({ founder }, slot) => {
       const button = parts.slots[slot];
@@ -151,9 +154,11 @@ export class Panels {
       mark(button, "aria-pressed", slot === chosen);
       button.disabled = !can;
     });
-    parts.prune.disabled = !can || chosen === null;
-    tell(parts.say, !can ? "" : chosen === null ? "By hand: press a rank to prune it, or drag it onto another to copy it there."
-      : `Rank ${chosen} is chosen: press another to put a copy of it there, or prune it.`);
+    for (const act of parts.acts) act.disabled = !can || chosen === null;
+    parts.age.disabled = !can;
+    parts.age.value = view.lag;
+    tell(parts.say, !can ? "" : chosen === null ? "By hand: press a rank, or drag it onto another to copy it there."
+      : `Rank ${chosen} is chosen: press another to put a copy of it there, or say what becomes of it.`);
   }
   rankButton(key, slot) {
     const { view } = this;

@@ -130,7 +130,7 @@ export class BeamSchedule {
   }
   step(n, { layers, settings }) {
     if (this.isEvent(n + settings.snapshot_lag, settings)) {
-      this.snapshot = layers.map((layer) => layer.ranks.map(({ a, b }) => ({ a: a.snapshot(), b: b.snapshot() })));
+      this.snapshot = photograph(layers);
     }
     return this.isEvent(n, settings) ? this.hold(n, layers, settings) : [];
   }
@@ -188,6 +188,9 @@ function outside(importances, p, { scope, max_prune_fraction }) {
   });
 }
 
+/** Values and moments of every rank of every layer. */
+export const photograph = (layers) => layers.map((layer) => layer.ranks.map(({ a, b }) => ({ a: a.snapshot(), b: b.snapshot() })));
+
 /** Puts the old version of each source in its slot; both get the mean of their scores. */
 export function copyRanks(layer, slots, sources, old) {
   const scores = layer.ranks[0].w && layer.settings.method === "BeamLoRA" ? layer.scores() : null;
@@ -202,7 +205,7 @@ export function copyRanks(layer, slots, sources, old) {
 }
 
 /** Starts a rank anew: a by chance, b zero, and Adam knows nothing of it. What weighs it stays. */
-function freshRank(layer, { a, b, w }, draws) {
+export function freshRank(layer, { a, b, w }, draws) {
   a.value.set(layer.freshRow(draws));
   b.value.fill(0);
   for (const param of [a, b, w]) param?.forget();

@@ -201,7 +201,7 @@ def test_prune_and_copy_by_hand(arena):
     page.get_by_role("button", name="prune it").first.click()
     wanted = [{"step": 20, "kind": "prune", "module": 0, "slot": 2, "source": None}]
     assert state(page)["a"]["events"] == wanted and state(page)["a"]["sizes"][0][2] == 0
-    buttons = page.locator(".ranks").first.get_by_role("button")
+    buttons = page.locator(".ranks").first.get_by_role("button", name=re.compile("^rank"))
     buttons.nth(4).drag_to(buttons.nth(1))
     wanted += [{"step": 20, "kind": "expand", "module": 0, "slot": 1, "source": 4}]
     assert state(page)["a"]["events"] == wanted
@@ -216,6 +216,30 @@ def test_prune_and_copy_by_hand(arena):
     assert state(page)["a"]["events"] == [
         {"step": 5, "kind": "expand", "module": 0, "slot": 1, "source": 0}
     ]
+
+
+def test_a_place_of_the_dead_goes_to_a_copy_of_now_of_history_or_a_fresh_rank(arena):
+    """By hand, as the experiment has it: a copy of now adds no direction, a fresh rank does."""
+    dead = "#method=LoRA&r=4&dead=2&true_rank=4&steps=120&n=30"
+    ends = {}
+    for name in ("nothing", "now", "history", "fresh"):
+        page = arena(dead)
+        card = page.locator(".ranks").first
+        for slot in (2, 3) if name != "nothing" else ():
+            if name == "fresh":
+                card.get_by_role("button", name=re.compile(f"rank {slot}:")).click()
+                card.get_by_role("button", name="make it fresh").click()
+            else:
+                card.locator("select").select_option("0" if name == "now" else "20")
+                card.get_by_role("button", name=re.compile(f"rank {slot - 2}:")).click()
+                card.get_by_role("button", name=re.compile(f"rank {slot}:")).click()
+        page.evaluate("arena.go(120)")
+        again = arena(page.evaluate("arena.state().fragment"))
+        assert state(again) == state(page)
+        ends[name] = state(page)["a"]["left"], state(page)["a"]["effective_rank"][0]
+    assert ends["now"][1] < 2.01 and ends["nothing"][1] < 2.01
+    assert ends["fresh"][1] > 3 and ends["fresh"][0] < 0.1 < ends["now"][0]
+    assert ends["history"] != ends["now"]
 
 
 def test_a_fork_is_the_first_lane_until_it_leaves_it(arena):
@@ -271,6 +295,7 @@ def test_the_task_changes_at_any_time(arena):
 @pytest.mark.parametrize(
     "fragment",
     [
+        "#steps=60&edits=10f0.3,20c0.1.0.15&n=40",
         "#method=BeamLoRA&r=4&lr=0.03&steps=60&period=20&b.method=DoRA&b.r=3&n=33",
         "#steps=60&edits=10p0.3,20c0.1.0&n=40",
         "#steps=60&switches=20,40&fork=30&b.lr=0.2&b.edits=35p0.0&n=50",
