@@ -100,7 +100,8 @@ def in_html(table: pd.DataFrame, classes: str = "dataframe") -> str:
     """A table without its index: text to the left, and as many decimals in all numbers of a column."""
 
     def row(tag: str, cells: Iterable[str]) -> str:
-        written = (f"<{tag}{look}>{html.escape(cell)}</{tag}>" for look, cell in zip(looks, cells))
+        texts = (html.escape(cell, quote=False) for cell in cells)
+        written = (f"<{tag}{look}>{text}</{tag}>" for look, text in zip(looks, texts))
         return f"<tr>{''.join(written)}</tr>"
 
     columns = [table.iloc[:, k].tolist() for k in range(table.shape[1])]
