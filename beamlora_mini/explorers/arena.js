@@ -244,7 +244,7 @@ class View {
         (part.main = h("main", {},
           h("div", { class: "card" },
             (part.time = h("input", { type: "range", min: 0, value: 0, style: "width:100%", "aria-label": "step: rewind, or go on", oninput: (event) => this.pauseAt(Number(event.target.value)) })),
-            h("p", { class: "note" }, "Drag to rewind to any step. Space plays, arrow keys step. Whatever you change, the run is computed anew up to this step."),
+            h("p", { class: "note" }, "Drag to rewind. Space plays, arrow keys step. A change computes the run anew, up to this step."),
             (part.error = h("p", { class: "error", role: "alert" }))),
           (part.maps = h("div", { class: "maps card" })),
           (part.rivers = h("div", { class: "cards" })),

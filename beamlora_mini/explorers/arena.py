@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 from ..history import RankHistory
-from .page import bundle, page
+from .page import bundle, framed, page
 from .settings import complete
 from .twin import simulate
 
@@ -33,9 +32,8 @@ MODULES = (
     "arena.js",
 )
 ALT = (
-    "The rank arena: controls for the world, the adapter and the method; heat maps of a frozen weight, of the "
-    "change to be learned, of the adapter's update and of what is left; the river of its ranks; the share that is "
-    "missing, step by step; and the singular values of the update. In words and numbers below the pictures."
+    "The rank arena is a page to play with, which is not run here. Instead, the river of its run: each band is a "
+    "rank, as wide as its share; some end, and others fork."
 )
 
 
@@ -54,12 +52,12 @@ class ArenaView:
         Path(path).write_text(self.page(), encoding="utf-8")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        frame = (
-            f'<iframe title="Rank arena" srcdoc="{html.escape(self.page())}" width="100%" height="900" '
-            f'style="border:1px solid #ccc;border-radius:8px" loading="lazy"></iframe>'
-            f'<p style="font-size:.85em">{html.escape(ALT)}</p>'
-        )
-        return {"text/html": frame, "image/png": self._picture(), "text/plain": repr(self)}
+        png = self._picture()
+        return {
+            "text/html": framed("Rank arena", self.page(), png, ALT),
+            "image/png": png,
+            "text/plain": repr(self),
+        }
 
     def _picture(self) -> str:
         """Where no page runs: the river of the run, as PNG in base64."""
@@ -69,6 +67,7 @@ class ArenaView:
         history = RankHistory()
         simulate(history=history, **self.settings)
         drawn, _ = river_figure(history, busiest(history))
+        drawn.axes[0].set_title("")
         return _png(drawn)
 
     def __repr__(self) -> str:

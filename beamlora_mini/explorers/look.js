@@ -51,10 +51,10 @@ export const LOOK = /* css */ `
 .view .off { display:none; }
 .view .error { color:var(--alarm); margin:.2rem 0; }
 .view .error:empty { display:none; }
+@media (max-width: 1000px) { .view .promise { display:none; } }
 @media (max-width: 760px) {
   .view .body { grid-template-columns:minmax(0,1fr); }
   .view aside { order:2; border:0; }
-  .view .promise { display:none; }
   .view header { position:sticky; top:0; z-index:1; padding:.5rem .8rem; }
   .view main { padding:.8rem; }
 }

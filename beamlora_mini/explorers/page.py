@@ -41,3 +41,21 @@ window.addEventListener("hashchange", () => window.{name}.load(location.hash));
 </body>
 </html>
 """
+
+
+def framed(title: str, text: str, png: str, alt: str, height: int = 900) -> str:
+    """A page as HTML for a notebook's output: a frame, and a picture (PNG in base64) where frames are taken out.
+
+    Whoever takes frames out (a notebook that is not trusted, GitHub) takes the style out as well, which else hides
+    the picture.
+    """
+    frame = (
+        f'<iframe class="page" title="{html.escape(title)}" srcdoc="{html.escape(text)}" width="100%" '
+        f'height="{height}" style="border:1px solid #ccc;border-radius:8px" loading="lazy"></iframe>'
+    )
+    image = f'<img alt="{html.escape(alt)}" style="max-width:100%;background:#fff" src="data:image/png;base64,{png}">'
+    words = f"<figcaption>{html.escape(alt)}</figcaption>"
+    return (
+        f"<style>iframe.page + figure.picture {{ display: none }}</style>{frame}"
+        f'<figure class="picture" style="margin:0">{image}{words}</figure>'
+    )

@@ -176,6 +176,6 @@ def test_in_a_notebook_it_is_a_frame_a_picture_and_words():
     view = bl.arena(method="BeamLoRA", steps=20, period=5)
     shown = view._repr_mimebundle_()
     assert set(shown) == {"text/html", "image/png", "text/plain"}
-    assert "srcdoc=" in shown["text/html"] and "heat maps" in shown["text/html"]
+    assert "srcdoc=" in shown["text/html"] and "river of its run" in shown["text/html"]
     assert shown["text/plain"] == repr(bl.arena(method="LoRA"))
     assert shown["text/html"] == view._repr_mimebundle_()["text/html"]
