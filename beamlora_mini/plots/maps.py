@@ -92,7 +92,7 @@ def heatmap(
     )
     bar.set_label(label, fontsize=9)
     if "norm" in scale:
-        bar.ax.yaxis.set_major_locator(LogLocator(2))
+        bar.ax.yaxis.set_major_locator(LogLocator(2, numticks=12))
         bar.ax.yaxis.set_major_formatter("{x:g}")
         bar.ax.yaxis.set_minor_locator(NullLocator())
     tables = [

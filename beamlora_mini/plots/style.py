@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import HTML, display
@@ -77,10 +78,16 @@ def legend(drawn: Figure) -> None:
     }
     if not entries:
         return
-    room = drawn.get_figwidth() / (0.45 + 0.075 * max(map(len, entries)))  # in entries
-    rows = math.ceil(len(entries) / max(1, int(room)))
-    columns = math.ceil(len(entries) / rows)
-    drawn.set_figheight(drawn.get_figheight() + 0.1 + 0.18 * rows)
+
+    def fits(columns: int) -> bool:
+        longest = (max(map(len, of)) for of in np.array_split(list(entries), columns))
+        return sum(0.45 + 0.075 * letters for letters in longest) <= drawn.get_figwidth()
+
+    def rows(columns: int) -> int:
+        return math.ceil(len(entries) / columns)
+
+    columns = min(filter(fits, range(1, len(entries) + 1)), key=rows, default=1)
+    drawn.set_figheight(drawn.get_figheight() + 0.1 + 0.18 * rows(columns))
     drawn.set_layout_engine("constrained")
     look = {"ncols": columns, "frameon": False, "fontsize": 9}
     drawn.legend(entries.values(), entries, loc="outside upper center", **look)
