@@ -6,7 +6,7 @@ import beamlora_mini as bl
 from . import paired
 from .evaluation import evaluate
 from .events import RankEvent
-from .explorers import arena
+from .explorers import arena, explore
 from .fit import fit
 from .history import History, RankHistory
 from .interop import save_adapter
@@ -64,6 +64,7 @@ __all__ = [
     "count_parameters",
     "detach",
     "evaluate",
+    "explore",
     "fit",
     "load_model",
     "load_task",

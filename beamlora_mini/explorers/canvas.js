@@ -50,7 +50,11 @@ export function heat(canvas, matrix, reach, { paper, smooth = false, dots = [] }
   context.drawImage(small.get(key), 0, 0, w, tall);
   for (const { x, y, up } of dots) example(context, ((x + 1) / 2) * w, ((1 - y) / 2) * tall, up);
 }
-const [ORANGE, BLUE] = [[217, 72, 15], [37, 99, 235]];
+export const [ORANGE, BLUE] = [[217, 72, 15], [37, 99, 235]];
+/** A colour `share` of the way from the paper to the full one. */
+export function between(paper, full, share) {
+  return `rgb(${rgb(paper).map((x, k) => Math.round(x + (full[k] - x) * share)).join()})`;
+}
 const rgb = (paper) => [1, 3, 5].map((i) => parseInt(paper.slice(i, i + 2), 16));
 
 /** An example: a full dot inside the pattern, a ring outside. */
@@ -74,7 +78,7 @@ export function stepAxis(context, { left, right, y, steps, soft }) {
   }
 }
 
-/** Curves {values, colour, dash} over the steps, from 0 to `top`, with its axes. */
+/** Curves {values, xs (their steps), colour, dash, faint} over the steps, from 0 to `top`, with its axes. */
 export function curves(context, w, tall, { lines, steps, top, soft, write }) {
   const [left, right, bottom] = [40, w - 6, tall - 20];
   const x = (n) => left + (n / steps) * (right - left);
@@ -89,13 +93,15 @@ export function curves(context, w, tall, { lines, steps, top, soft, write }) {
   }
   stepAxis(context, { left, right, y: bottom + 14, steps, soft });
   context.lineWidth = 2.2;
-  for (const { values, colour, dash } of lines) {
+  for (const { values, xs, colour, dash, faint = false } of lines) {
     context.strokeStyle = colour;
+    context.globalAlpha = faint ? 0.2 : 1;
     context.setLineDash(dash);
     context.beginPath();
-    values.forEach((value, n) => Number.isFinite(value) && context.lineTo(x(n), y(value)));
+    values.forEach((value, n) => Number.isFinite(value) && context.lineTo(x(xs ? xs[n] : n), y(value)));
     context.stroke();
   }
+  context.globalAlpha = 1;
   context.setLineDash([]);
 }
 

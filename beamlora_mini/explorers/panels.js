@@ -106,7 +106,7 @@ export class Panels {
     const events = seen.events.filter((event) => event.module === module && event.kind !== "restart");
     const river = livesOf(seen.sizes[0][module].length, events);
     const before = Object.fromEntries(Object.entries(seen.before).map(([step, of]) => [step, of[module]]));
-    const points = widthsOf(river, seen.sizes.map((of) => of[module]), before);
+    const points = widthsOf(river, seen.sizes.map((of, x) => ({ x, values: of[module] })), before);
     Object.assign(parts, { river, points });
     const [context, w] = sharp(parts.canvas, TALL);
     const axis = TALL - AXIS;

@@ -7,12 +7,14 @@ const DARK = new Set(["#4477AA", "#228833", "#AA3377", "#6B5FB5"]);
 /** What can be read on a founder's colour. */
 export const inkOn = (founder) => (DARK.has(FOUNDERS[founder % FOUNDERS.length]) ? "#ffffff" : "#101418");
 
+const newLife = (slot, founder, born, parent = null) => ({ slot, founder, born, died: null, parent, children: [] });
+
 /**
- * Lives of a module's ranks from top to bottom, a copy below its source: {slot, founder, born, died}, and who
+ * Lives of a module's ranks from top to bottom, a copy below its source: {slot, founder, born, died, parent, children}, and who
  * sits in which slot in each era (between events). events: of this module, in order; fresh and grown ranks found a line.
  */
 export function livesOf(ranks, events) {
-  const lives = Array.from({ length: ranks }, (_, slot) => ({ slot, founder: slot, born: 0, died: null }));
+  const lives = Array.from({ length: ranks }, (_, slot) => newLife(slot, slot, 0));
   let founders = ranks;
   let now = lives.slice();
   const eras = [{ from: 0, seats: now }];
@@ -24,11 +26,12 @@ export function livesOf(ranks, events) {
       if (kind === "expand") {
         const parent = source === null ? null : before[source];
         before[slot].died = step;
-        const child = { slot, founder: parent?.founder ?? founders++, born: step, died: null };
+        const child = newLife(slot, parent?.founder ?? founders++, step, parent);
+        parent?.children.push(child);
         lives.splice(lives.indexOf(parent ?? before[slot]) + 1, 0, child);
         now[slot] = child;
       } else if (kind === "grow") {
-        const child = { slot, founder: slot, born: step, died: null };
+        const child = newLife(slot, slot, step);
         lives.push(child);
         now[slot] = child;
       }
@@ -42,35 +45,46 @@ export function livesOf(ranks, events) {
 export const familiesLeft = ({ eras }) => new Set(eras.at(-1).seats.map(({ founder }) => founder)).size;
 
 /**
- * Points in time and the width of each life at them. sizes[n]: (r,) after step n; before[n]: until the event
- * of step n. Every point sums to 1.
+ * Points in time and the width of each life at them. rows: {x, values (r,)} of every recorded step, values as
+ * they are after its events; before[step]: what they were until the event of that step. Every point sums to 1.
  */
-export function widthsOf({ lives, eras }, sizes, before) {
+export function widthsOf({ lives, eras }, rows, before) {
+  const place = new Map(lives.map((life, k) => [life, k]));
   const points = [];
   const add = (x, values, seats) => {
     const widths = new Float64Array(lives.length);
     let total = 0;
     values.forEach((value) => (total += value));
     values.forEach((value, slot) => {
-      const life = seats[slot];
-      if (life) widths[lives.indexOf(life)] = total > 0 ? value / total : 1 / values.length;
+      if (seats[slot]) widths[place.get(seats[slot])] = total > 0 ? value / total : 1 / values.length;
     });
     points.push({ x, widths });
   };
   let era = 0;
-  sizes.forEach((values, n) => {
-    const next = eras[era + 1];
-    if (next && next.from === n) {
-      add(n - 0.6, before[n] ?? values, eras[era].seats);
+  rows.forEach(({ x, values }, k) => {
+    let after = 0;
+    while (eras[era + 1] && eras[era + 1].from <= x) {
+      const { from } = eras[era + 1];
+      add(from - 0.6, before[from] ?? rows[Math.max(0, k - 1)].values, eras[era].seats);
       era += 1;
+      after = from === x ? 0.4 : 0;
     }
-    add(next?.from === n ? n + 0.4 : n, values, eras[era].seats);
+    add(x + after, values, eras[era].seats);
   });
   return points;
 }
 
-/** Draws the river on a canvas context of width w and height h; steps: the whole length of the axis. */
-export function drawRiver(context, w, h, river, points, { steps, paper, numbers = true }) {
+/** The lives that a life descends from and those that descend from it, itself included. */
+export function lineOf(life) {
+  const line = new Set();
+  for (let up = life; up; up = up.parent) line.add(up);
+  const down = (of) => of.children.forEach((child) => (line.add(child), down(child)));
+  down(life);
+  return line;
+}
+
+/** Draws the river on a canvas context of width w and height h; steps: the whole length of the axis; lit: lives that stand out. */
+export function drawRiver(context, w, h, river, points, { steps, paper, lit = null }) {
   const { lives } = river;
   const x = (n) => (n / steps) * w;
   const tops = points.map(({ widths }) => {
@@ -85,21 +99,23 @@ export function drawRiver(context, w, h, river, points, { steps, paper, numbers 
     for (let i = from; i <= to; i++) context.lineTo(x(points[i].x), tops[i][k]);
     for (let i = to; i >= from; i--) context.lineTo(x(points[i].x), tops[i][k + 1]);
     context.closePath();
-    context.globalAlpha = life.died === null ? 1 : 0.4;
+    context.globalAlpha = (life.died === null ? 1 : 0.4) * (lit && !lit.has(life) ? 0.25 : 1);
     context.fillStyle = FOUNDERS[life.founder % FOUNDERS.length];
     context.fill();
     context.globalAlpha = 1;
     context.strokeStyle = paper;
     context.lineWidth = 1.5;
     context.stroke();
-    const wide = there.filter((i) => points[i].widths[k] * h > 14);
-    if (numbers && wide.length && x(points[wide.at(-1)].x) - x(points[wide[0]].x) > 14) {
-      context.font = "600 11px system-ui, sans-serif";
-      context.textAlign = "center";
-      context.textBaseline = "middle";
-      context.fillStyle = life.died === null ? inkOn(life.founder) : "#101418";
-      const i = wide[Math.min(wide.length - 1, Math.ceil((12 / w) * steps))];
-      context.fillText(life.founder, Math.max(10, x(points[i].x)), (tops[i][k] + tops[i][k + 1]) / 2);
-    }
+    const wide = there.filter((i) => points[i].widths[k] * h > 13);
+    if (!wide.length || x(points[wide.at(-1)].x) - x(points[wide[0]].x) < 14) return;
+    const at = x(points[wide[0]].x) + 10;
+    const i = Math.max(1, points.findIndex((point) => x(point.x) >= at));
+    const share = (at - x(points[i - 1].x)) / (x(points[i].x) - x(points[i - 1].x) || 1);
+    const middle = [i - 1, i].map((j) => (tops[j][k] + tops[j][k + 1]) / 2);
+    context.font = "600 11px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillStyle = life.died === null ? inkOn(life.founder) : "#101418";
+    context.fillText(life.founder, at, middle[0] + share * (middle[1] - middle[0]));
   });
 }

@@ -25,6 +25,12 @@ def short_name(module: str) -> str:
     return f"{found[1]} {found[2].rsplit('.', 1)[-1]}" if found else module
 
 
+def place_of(module: str) -> tuple[int | None, str]:
+    """A layer's block, None where it is in no numbered one, and its kind: 3 and "q_proj"."""
+    found = BLOCK.match(module)
+    return (int(found[1]) if found else None), module.rsplit(".", 1)[-1]
+
+
 def by_place(values: Mapping[str, Any]) -> pd.DataFrame:
     """{module: number} as a table with a row for each block and a column for each kind of layer."""
     places = {name: BLOCK.match(name) for name in values}
