@@ -1,12 +1,13 @@
 // The arena's state in the address of its page: "#method=LoRA&b.method=BeamLoRA&n=40&lock=r,lr".
 
-/** {a, b, edits, n, lock, fork}: settings of both lanes, what was done by hand, the step, what is locked. */
+/** {a, b, edits, n, lock, fork, experiment}: settings of both lanes, what was done by hand, the step, what is locked, the experiment from 1. */
 export function fromFragment(fragment) {
-  const state = { a: {}, b: null, edits: { a: [], b: [] }, n: 0, lock: [], fork: null };
+  const state = { a: {}, b: null, edits: { a: [], b: [] }, n: 0, lock: [], fork: null, experiment: 0 };
   for (const [key, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
     const lane = key.startsWith("b.") ? "b" : "a";
     const name = key.replace(/^b\./, "");
     if (name === "n") state.n = stepFrom(value);
+    else if (name === "experiment") state.experiment = stepFrom(value);
     else if (name === "lock") state.lock = value.split(",");
     else if (name === "fork") state.fork = stepFrom(value);
     else if (name === "edits") state.edits[lane] = value.split(",").map(editFrom).filter(Boolean);
@@ -17,7 +18,7 @@ export function fromFragment(fragment) {
   return state;
 }
 
-export function toFragment({ a, b, edits, n, lock, fork }) {
+export function toFragment({ a, b, edits, n, lock, fork, experiment }) {
   const parts = new URLSearchParams();
   const given = (of) => Object.entries(of ?? {}).filter(([, value]) => value !== null && value !== undefined && value?.length !== 0);
   for (const [name, value] of given(a)) parts.set(name, value);
@@ -25,6 +26,7 @@ export function toFragment({ a, b, edits, n, lock, fork }) {
   if (edits.a.length) parts.set("edits", edits.a.map(editText));
   if (edits.b.length) parts.set("b.edits", edits.b.map(editText));
   if (fork !== null) parts.set("fork", fork);
+  if (experiment) parts.set("experiment", experiment);
   if (n) parts.set("n", n);
   if (lock.length) parts.set("lock", lock);
   return `#${parts}`.replaceAll("%2C", ",");

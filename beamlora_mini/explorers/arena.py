@@ -23,6 +23,7 @@ MODULES = (
     *ENGINE,
     "look.js",
     "canvas.js",
+    "inputs.js",
     "controls.js",
     "address.js",
     "river.js",

@@ -1,5 +1,7 @@
 // Drawing on a canvas: maps in blue and orange, curves, bars.
 
+import { shown } from "./look.js";
+
 /** A canvas that is as sharp as the screen: its context, and its width and height in CSS pixels. */
 export function sharp(canvas, height) {
   const scale = window.devicePixelRatio || 1;
@@ -105,19 +107,22 @@ export function curves(context, w, tall, { lines, steps, top, soft, write }) {
   context.setLineDash([]);
 }
 
-/** Groups of bars, a group for each place: sets of {values, colour}. */
-export function bars(context, w, tall, { sets, count, soft }) {
-  const top = Math.max(1e-9, ...sets.map(({ values }) => values[0] || 0));
-  const slot = w / count;
+/** Groups of bars, a group for each place: sets of {values, colour}. The axis reaches at least to `least`. */
+export function bars(context, w, tall, { sets, count, least, soft }) {
+  const top = Math.max(least, ...sets.map(({ values }) => values[0] || 0));
+  const slot = (w - 30) / count;
+  context.fillStyle = soft;
+  context.textAlign = "right";
+  for (const value of [0, top / 2, top]) context.fillText(shown(value), 26, tall - 20 - (value / top) * (tall - 26) + (value ? 8 : 0));
   const wide = (slot * 0.72) / sets.length;
   context.textAlign = "center";
   for (let k = 0; k < count; k++) {
     sets.forEach(({ colour, values }, j) => {
       const high = ((values[k] || 0) / top) * (tall - 26);
       context.fillStyle = colour;
-      context.fillRect(k * slot + slot * 0.14 + j * wide, tall - 20 - high, Math.max(1, wide - 1.5), high);
+      context.fillRect(30 + k * slot + slot * 0.14 + j * wide, tall - 20 - high, Math.max(1, wide - 1.5), high);
     });
     context.fillStyle = soft;
-    context.fillText(k + 1, (k + 0.5) * slot, tall - 5);
+    context.fillText(k + 1, 30 + (k + 0.5) * slot, tall - 5);
   }
 }

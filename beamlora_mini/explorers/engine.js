@@ -8,7 +8,7 @@ import { dot, effectiveRank, round, singularValues } from "./algebra.js";
 import { complete } from "./settings.js";
 import { orthogonality } from "./layer.js";
 import { MatrixWorld, PlaneWorld } from "./worlds.js";
-import { AdaLoRASchedule, BeamSchedule, IncreLoRASchedule, ReLoRASchedule, copyRanks, freshRank, photograph } from "./schedules.js";
+import { AdaLoRASchedule, BeamSchedule, IncreLoRASchedule, ReLoRASchedule, addNoise, copyRanks, freshRank, mixed, photograph } from "./schedules.js";
 
 /** A run of one method. `step()` makes the next optimizer step; state: n, losses, left, events, history. */
 export class Arena {
@@ -81,7 +81,8 @@ export class Arena {
 
   /**
    * What the reader does by hand after this step: {step, kind: "prune", "fresh", "copy" or "set", module, slot,
-   * source, lag, settings}. A copy is of the source as it was lag steps ago.
+   * source, lag, settings}. A copy is of the source as it was lag steps ago; vectors "now" takes a and b as they
+   * are, moments "now" or "zero" what Adam remembers of them; noise: as a share of each vector's root mean square.
    */
   edit() {
     for (const edit of this.edits) {
@@ -94,7 +95,10 @@ export class Arena {
       const layer = this.layers[module];
       const target = layer.ranks[slot];
       if (kind === "copy") {
-        copyRanks(layer, [slot], [source], (this.photos.get(edit) ?? photograph(this.layers))[module]);
+        const now = photograph(this.layers)[module];
+        const then = this.photos.get(edit)?.[module] ?? now;
+        copyRanks(layer, [slot], [source], mixed(edit, now, then));
+        if (edit.noise) addNoise(target, edit.noise, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
       } else if (kind === "fresh") {
         freshRank(layer, target, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
       } else {

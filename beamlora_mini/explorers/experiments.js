@@ -1,4 +1,12 @@
-// Guided experiments of the arena: one click, one question, one answer that is computed when it is asked for.
+// Guided experiments of the arena: one click, one question, a guess, and an answer that is computed when it is asked for.
+
+const byRate = (values, run) => values.map((lr) => [lr, run({ lr }).left.at(-1)]);
+const best = (found) => found.reduce((least, each) => (each[1] < least[1] ? each : least));
+/** The first step at which no more than this share is left; "no" step if there is none. */
+const reached = (curve, share, from = 0) => {
+  const n = curve.findIndex((left, k) => k >= from && left <= share);
+  return n < 0 ? "never" : `at step ${n}`;
+};
 
 export const EXPERIMENTS = [
   {
@@ -6,12 +14,14 @@ export const EXPERIMENTS = [
     a: { method: "LoRA", true_rank: 5, r: 2 },
     b: { method: "LoRA", r: 6 },
     question: "The hidden change has five directions. One LoRA has two ranks, the other six. How much of the change will the first one miss in the end?",
+    guesses: ["about a tenth", "about half", "three fifths"],
     answer: ({ a, b, percent }) => {
-      const values = [2, 1.6, 1.2, 0.8, 0.4];
+      const k = a.settings.true_rank;
+      const values = Array.from({ length: k }, (_, i) => (2 * (k - i)) / k);
       const length = (of) => Math.sqrt(of.reduce((sum, s) => sum + s * s, 0));
-      const least = length(values.slice(2)) / length(values);
-      return `It misses ${percent(a.left.at(-1))}, the other one ${percent(b.left.at(-1))}. No matrix of rank 2 can miss less than ${percent(least)}: ` +
-        "the two largest directions are what it should find, and about what it finds.";
+      const least = length(values.slice(a.settings.r)) / length(values);
+      return `It misses ${percent(a.left.at(-1))}, the other one ${percent(b.left.at(-1))} (of the norm of the change, which is not the number of directions). No matrix of rank ${a.settings.r} can miss ` +
+        `less than ${percent(least)}: the largest directions are what it should find, and about what it finds.`;
     },
   },
   {
@@ -19,43 +29,55 @@ export const EXPERIMENTS = [
     a: { method: "LoRA", world: "plane", steps: 120, lr: 0.02 },
     b: { method: "LoRA", lr: 0.3 },
     question: "A small net knows a circle and has to learn corners. The second LoRA takes steps fifteen times as large. Is it there first?",
+    guesses: ["yes", "first at the start, not at the end", "no, never"],
     answer: ({ a, b, run, base, percent }) => {
-      const best = [0.002, 0.005, 0.02, 0.05, 0.12, 0.3].map((lr) => [lr, run({ ...base, lr }).left.at(-1)]);
-      return `In the end it has ${percent(b.left.at(-1))} of the plane wrong, the first ${percent(a.left.at(-1))}. From rate to rate: ` +
-        `${best.map(([lr, left]) => `${lr}: ${percent(left)}`).join(", ")}. Whoever compares methods at one rate compares rates.`;
+      const found = byRate([0.005, 0.02, 0.05, 0.12, 0.3], (change) => run({ ...base, ...change }));
+      return `To two fifths wrong: the small steps ${reached(a.left, 0.4)}, the large ones ${reached(b.left, 0.4)}; to a tenth: ${reached(a.left, 0.1)} and ${reached(b.left, 0.1)}. ` +
+        `In the end ${percent(a.left.at(-1))} and ${percent(b.left.at(-1))} of the plane are wrong. From rate to rate: ${found.map(([lr, left]) => `${lr}: ${percent(left)}`).join(", ")}. ` +
+        "Large steps come near at once and then jump about. (In the matrix world such a rate does little harm: try it.)";
     },
   },
   {
     title: "Dead ranks",
-    a: { method: "BeamLoRA", r: 8, dead: 4, period: 20, scope: "module", fill: "now" },
-    b: { method: "BeamLoRA", r: 8, dead: 4, period: 20, scope: "module", fill: "fresh" },
-    question: "Four of eight ranks are dead: a = b = 0, no gradient, ever. Both lanes prune them. One fills the slots with copies of now, the other with fresh ranks. Which finds more of the five directions?",
+    a: { method: "BeamLoRA", r: 8, dead: 4, period: 20, fill: "now" },
+    b: { method: "BeamLoRA", r: 8, dead: 4, period: 20, fill: "fresh" },
+    question: "Four of eight ranks are dead: a = b = 0, no gradient, ever. Both lanes prune them. One fills the places with copies of now, the other with fresh ranks. Which finds more of the five directions?",
+    guesses: ["copies", "fresh ranks", "both the same"],
     answer: ({ a, b, run, base, percent }) => {
-      const old = run({ ...base, fill: "history" });
-      const none = run({ ...base, p_start: 1 });
       const say = (of) => `${percent(of.left.at(-1))} missing, effective rank ${of.effective_rank[0].toFixed(1)}`;
-      return `Copies of now: ${say(a)}. Fresh ranks: ${say(b)}. Copies from history: ${say(old)}. No event at all: ${say(none)}. ` +
-        "A copy of now has its source's gradient and stays its twin: no new direction. A fresh rank finds one of its own. A copy from history may part from its twin, where the task pulls at the difference.";
+      const none = run({ ...base, p_start: 1 });
+      const once = run({ ...base, end_step: base.period });
+      return `Copies of now: ${say(a)}. Fresh ranks: ${say(b)}. Copies from history: ${say(run({ ...base, fill: "history" }))}. No event at all: ${say(none)}; one event with copies of now: ${say(once)}. ` +
+        "A copy of now has its source's gradient and stays its twin: it adds no direction. One such event changes next to nothing, and the later ones prune ranks that live. A fresh rank finds a direction of its own. " +
+        "A copy from history may, if it has time until the next event: try a longer period.";
     },
   },
   {
     title: "Twins",
     a: { method: "BeamLoRA", r: 8, true_rank: 8, period: 40, fill: "now" },
     b: { method: "BeamLoRA", r: 8, true_rank: 8, period: 40, fill: "history" },
-    question: "At every event a weak rank makes room for a copy. One lane copies what a rank is now, the other what it was half a period ago. Whose update has more directions at the end?",
-    answer: ({ a, b, percent }) =>
-      `Copies of now: effective rank ${a.effective_rank[0].toFixed(2)}, ${percent(a.left.at(-1))} missing. From history: ${b.effective_rank[0].toFixed(2)}, ${percent(b.left.at(-1))} missing. ` +
-      "Equal twins get equal gradients and never part; a twin from history comes with other moments, and goes its own way.",
+    question: "At every event weak ranks make room for copies. One lane copies what a rank is now, the other what it was half a period ago. Whose update has more directions at the end?",
+    guesses: ["copies of now", "copies from history", "both the same"],
+    answer: ({ a, b, run, base, percent }) => {
+      const say = (of) => `effective rank ${of.effective_rank[0].toFixed(2)}, ${percent(of.left.at(-1))} missing`;
+      return `Copies of now: ${say(a)}. From history: ${say(b)}. No event: ${say(run({ ...base, p_start: 1 }))}. Fresh ranks: ${say(run({ ...base, fill: "fresh" }))}. ` +
+        "Equal twins get equal gradients and never part. A twin from history has other values and other moments, and may go its own way. But here no rank is spare, the change has as many directions as there are ranks: " +
+        "what an event takes away has to be found again. With more ranks (try r 12) the difference shrinks.";
+    },
   },
   {
     title: "A win that is a rate",
     a: { method: "LoRA", lr: 0.002, true_rank: 3 },
     b: { method: "BeamLoRA", lr: 0.008, true_rank: 3 },
     question: "BeamLoRA is far ahead of LoRA here. Is it the better method?",
+    guesses: ["yes", "no", "this can't tell"],
     answer: ({ a, b, run, base, percent }) => {
-      const fair = [0.002, 0.008, 0.02, 0.05].map((lr) => [lr, run({ ...base, lr }).left.at(-1), run({ ...base, lr, method: "BeamLoRA" }).left.at(-1)]);
+      const grid = [0.002, 0.008, 0.02, 0.05, 0.12];
+      const of = (method) => byRate(grid, (change) => run({ ...base, ...change, method }));
+      const [plain, beam] = [of("LoRA"), of("BeamLoRA")];
+      const [one, other] = [best(plain), best(beam)];
       return `LoRA misses ${percent(a.left.at(-1))}, BeamLoRA ${percent(b.left.at(-1))}: but BeamLoRA's rate was four times as high. At equal rates (LoRA, BeamLoRA): ` +
-        `${fair.map(([lr, one, other]) => `${lr}: ${percent(one)}, ${percent(other)}`).join("; ")}. Compare the best with the best.`;
+        `${plain.map(([lr, left], k) => `${lr}: ${percent(left)}, ${percent(beam[k][1])}`).join("; ")}. Each at its best rate: ${percent(one[1])} at ${one[0]} and ${percent(other[1])} at ${other[0]}. Compare the best with the best, on several seeds.`;
     },
   },
   {
@@ -63,10 +85,14 @@ export const EXPERIMENTS = [
     a: { method: "LoRA", switches: [100], steps: 200 },
     b: { method: "BeamLoRA", period: 20 },
     question: "At step 100 the hidden change becomes another one. Does a method that replaces weak ranks find the new one sooner?",
-    answer: ({ a, b, run, base, percent }) => {
-      const once = (method) => run({ ...base, method, switches: [] }).left.at(-1);
-      return `At the end LoRA misses ${percent(a.left.at(-1))} of the new change, BeamLoRA ${percent(b.left.at(-1))}. Without the switch: ${percent(once("LoRA"))} and ${percent(once("BeamLoRA"))}. ` +
-        "One seed and one rate: move the sliders before you believe it.";
+    guesses: ["yes", "no", "about the same"],
+    answer: ({ a, b, run, base, own, percent }) => {
+      const beam = { ...base, ...own };
+      const end = (of) => percent(of.left.at(-1));
+      const longer = { steps: 400 };
+      return `Half of the new change is found by LoRA ${reached(a.left, 0.5, 101)}, by BeamLoRA ${reached(b.left, 0.5, 101)}; at the end they miss ${end(a)} and ${end(b)}. BeamLoRA without events: ${end(run({ ...beam, p_start: 1 }))}, ` +
+        `with fresh ranks in the places: ${end(run({ ...beam, fill: "fresh" }))}. Without the switch: LoRA ${end(run({ ...base, switches: [] }))}, BeamLoRA ${end(run({ ...beam, switches: [] }))}. ` +
+        `And half of the learning rate is gone by step 100: with 400 steps it is ${end(run({ ...base, ...longer }))} and ${end(run({ ...beam, ...longer }))}. One seed: move the slider before you believe it.`;
     },
   },
 ];

@@ -20,6 +20,7 @@ MODULES = (
     "look.js",
     "canvas.js",
     "river.js",
+    "numbers.js",
     "record.js",
     "grid.js",
     "event.js",

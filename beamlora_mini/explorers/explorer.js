@@ -242,7 +242,7 @@ class Explorer {
     const [context, w] = sharp(parts.one, TALL);
     const axis = TALL - AXIS;
     const lit = this.slot === null ? null : lineOf(this.seats()[this.slot]);
-    if (this.shape === "river") drawRiver(context, w, axis, river, this.points, { steps: this.last, paper: paint.paper, lit });
+    if (this.shape === "river") drawRiver(context, w, axis, river, this.points, { steps: this.last, paper: paint.paper, ink: paint.ink, lit });
     else this.drawLines(context, w, lit);
     const left = this.shape === "river" ? 0 : 40;
     const right = this.shape === "river" ? w : w - 6;

@@ -46,6 +46,7 @@ export class Lane {
       before: arena.before,
       events: arena.events.filter(({ step }) => step <= n),
       ranks: now.values.map(effectiveRank),
+      switches: arena.settings.switches.filter((step) => step <= n),
     };
   }
 }

@@ -194,7 +194,7 @@ export class Layer {
   }
 }
 
-function softWeights(scores, temperature) {
+export function softWeights(scores, temperature) {
   const top = Math.max(...scores);
   const powers = scores.map((s) => Math.exp((s - top) / temperature));
   const mean = powers.reduce((sum, x) => sum + x, 0) / powers.length;

@@ -21,7 +21,8 @@ export const LOOK = /* css */ `
 .view .count small { font-weight:400; font-size:.8rem; color:var(--soft); }
 .view .body { display:grid; grid-template-columns:16rem minmax(0,1fr); }
 .view aside { padding:.4rem 1.2rem 2rem; background:var(--card); border-right:1px solid var(--line); }
-.view main { padding:1rem 1.2rem 2rem; display:grid; gap:1rem; align-content:start; max-width:120rem; }
+.view aside summary { display:none; font-weight:600; padding:.4rem 0; }
+.view main { padding:1rem 1.2rem 2rem; display:grid; gap:1rem; align-content:start; max-width:170rem; }
 .view .card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:.8rem 1rem; min-width:0; }
 .view .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr)); gap:1rem; }
 .view .chips { display:flex; flex-wrap:wrap; gap:.35rem; }
@@ -41,6 +42,7 @@ export const LOOK = /* css */ `
 .view .head { display:flex; flex-wrap:wrap; gap:.2rem .8rem; align-items:baseline; margin-bottom:.4rem; }
 .view .head span { color:var(--soft); font-size:.85rem; }
 .view .ranks { display:flex; flex-wrap:wrap; gap:.35rem; margin-top:.6rem; align-items:center; }
+.view .ranks button.gone { opacity:.45; border-style:dashed; }
 .view .ranks button { min-width:2.6rem; border-radius:8px; touch-action:none; }
 .view .ask { background:var(--mark); border-color:var(--markline); }
 .view .ask p { margin:.4rem 0; max-width:60rem; }
@@ -49,12 +51,14 @@ export const LOOK = /* css */ `
 .view .scroll { overflow-x:auto; }
 .view .hidden { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); }
 .view .off { display:none; }
-.view .error { color:var(--alarm); margin:.2rem 0; }
+.view .error { color:var(--alarm); margin:0; flex-basis:100%; font-size:.9rem; }
 .view .error:empty { display:none; }
 @media (max-width: 1000px) { .view .promise { display:none; } }
 @media (max-width: 760px) {
   .view .body { grid-template-columns:minmax(0,1fr); }
-  .view aside { order:2; border:0; }
+  .view aside { border:0; padding:0 .8rem .4rem; }
+  .view aside summary { display:block; }
+  .view aside details[open] { max-height:45vh; overflow-y:auto; }
   .view header { position:sticky; top:0; z-index:1; padding:.5rem .8rem; }
   .view main { padding:.8rem; }
 }

@@ -7,14 +7,17 @@ import json
 import re
 from importlib import resources
 
-IMPORT = re.compile(r'^import .*? from "\./[\w.]+";\n', re.MULTILINE)
+# A module's imports, and comments, which a page can do without.
+LEFT_OUT = re.compile(
+    r'^import [^\n]* from "\./[\w.]+";\n|^ *//[^\n]*\n|^ */\*\*.*?\*/\n', re.MULTILINE | re.DOTALL
+)
 
 
 def bundle(*modules: str) -> str:
     """ES modules of this folder as one: in the order given, each after what it imports."""
     folder = resources.files(__package__)
     texts = [(folder / name).read_text(encoding="utf-8") for name in modules]
-    return "\n".join(IMPORT.sub("", text) for text in texts)
+    return "\n".join(LEFT_OUT.sub("", text) for text in texts)
 
 
 def page(title: str, script: str, name: str, settings: dict) -> str:

@@ -1,5 +1,7 @@
 // A recorded run as the explorer reads it: explore.py packs a RankHistory so.
 
+import { numbersOf } from "./numbers.js";
+
 /** {steps, losses, modules: [{name, label, block, kind}], ranks, importance, before, events, info} unpacked. */
 export class Record {
   constructor({ importance, before, pools, ...facts }) {
@@ -33,10 +35,4 @@ export class Record {
     const place = this.placeOf(step - 1);
     return { values: this.values.subarray(place * this.size, (place + 1) * this.size), exact: false };
   }
-}
-
-/** Float32 numbers, little-endian, in base64. */
-function numbersOf(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return new Float32Array(bytes.buffer);
 }

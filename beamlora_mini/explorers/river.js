@@ -30,6 +30,8 @@ export function livesOf(ranks, events) {
         parent?.children.push(child);
         lives.splice(lives.indexOf(parent ?? before[slot]) + 1, 0, child);
         now[slot] = child;
+      } else if (kind === "prune" || kind === "revive") {
+        now[slot].died = kind === "prune" ? step : null;
       } else if (kind === "grow") {
         const child = newLife(slot, slot, step);
         lives.push(child);
@@ -42,7 +44,8 @@ export function livesOf(ranks, events) {
 }
 
 /** How many first ranks have descendants. */
-export const familiesLeft = ({ eras }) => new Set(eras.at(-1).seats.map(({ founder }) => founder)).size;
+export const familiesLeft = ({ eras }) => new Set(alive(eras).map(({ founder }) => founder)).size;
+const alive = (eras) => eras.at(-1).seats.filter(({ died }) => died === null);
 
 /**
  * Points in time and the width of each life at them. rows: {x, values (r,)} of every recorded step, values as
@@ -83,8 +86,9 @@ export function lineOf(life) {
   return line;
 }
 
-/** Draws the river on a canvas context of width w and height h; steps: the whole length of the axis; lit: lives that stand out. */
-export function drawRiver(context, w, h, river, points, { steps, paper, lit = null }) {
+/** Draws the river on a canvas context of width w and height h; steps: the whole length of the axis; lit: lives that stand out;
+ * paper, ink: colours. */
+export function drawRiver(context, w, h, river, points, { steps, paper, ink, lit = null }) {
   const { lives } = river;
   const x = (n) => (n / steps) * w;
   const tops = points.map(({ widths }) => {
@@ -115,7 +119,7 @@ export function drawRiver(context, w, h, river, points, { steps, paper, lit = nu
     context.font = "600 11px system-ui, sans-serif";
     context.textAlign = "center";
     context.textBaseline = "middle";
-    context.fillStyle = life.died === null ? inkOn(life.founder) : "#101418";
+    context.fillStyle = life.died === null ? inkOn(life.founder) : ink;
     context.fillText(life.founder, at, middle[0] + share * (middle[1] - middle[0]));
   });
 }

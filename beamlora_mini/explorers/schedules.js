@@ -71,7 +71,7 @@ export class AdaLoRASchedule {
 }
 
 /** How many ranks all modules together keep after step n. */
-function adaBudget(n, modules, { r, target_r, steps, tinit, tfinal }) {
+export function adaBudget(n, modules, { r, target_r, steps, tinit, tfinal }) {
   const t = n - 1;
   const [first, target] = [modules * r, modules * target_r];
   if (t <= tinit) return first;
@@ -165,7 +165,7 @@ function topP(n, { end_step, p_start }) {
 }
 
 /** Which ranks fall: those from the first one on at which the running sum passes p of the total. */
-function outside(importances, p, { scope, max_prune_fraction }) {
+export function outside(importances, p, { scope, max_prune_fraction }) {
   const none = importances.map((values) => values.map(() => false));
   if (p >= 1) return none;
   const choose = (pool) => {
@@ -209,4 +209,21 @@ export function freshRank(layer, { a, b, w }, draws) {
   a.value.set(layer.freshRow(draws));
   b.value.fill(0);
   for (const param of [a, b, w]) param?.forget();
+}
+
+/** Of each rank the vectors and the moments that a copy by hand is to take. */
+export function mixed({ vectors = "then", moments = "then" }, now, then) {
+  const part = (old, current) => {
+    const { m, v } = moments === "now" ? current : old;
+    const { value } = vectors === "now" ? current : old;
+    return moments === "zero" ? { value, m: m.map(() => 0), v: v.map(() => 0) } : { value, m, v };
+  };
+  return now.map((rank, i) => ({ a: part(then[i].a, rank.a), b: part(then[i].b, rank.b) }));
+}
+
+export function addNoise({ a, b }, scale, draws) {
+  for (const { value } of [a, b]) {
+    const size = Math.sqrt(value.reduce((sum, x) => sum + x * x, 0) / value.length);
+    for (let i = 0; i < value.length; i++) value[i] += scale * size * draws.normal();
+  }
 }
