@@ -4,6 +4,7 @@ import copy
 import html
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -236,6 +237,7 @@ def test_numbers_stand_in_their_bands_and_apart(shown, history):
         drawn, lives = river.river_figure(history, module)
         drawn.canvas.draw()
         boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+        plt.close(drawn)
         assert boxes and all(
             not one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k]
         )
