@@ -40,7 +40,7 @@ def test_tokens_with_a_label_are_underlined_and_no_others(pages):
     read = [html.unescape(of) for of in re.findall(r"<span .*?>(.*?)</span>", picture)]
     assert read == ["<", "b", ">", "·"] and picture.count("<br>") == 1
     assert "3 of 7 tokens. x &lt; y" in page
-    rows = re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td>(\d+)</td>\s*<td>(\w+)</td>", page)
+    rows = re.findall(r"<tr>\s*<td.*?>(.*?)</td>\s*<td>(\d+)</td>\s*<td>(\w+)</td>", page)
     assert [int(number) for _, number, _ in rows] == ids[0].tolist()
     assert [learned == "True" for *_, learned in rows] == (labels[0] != -100).tolist()
 

@@ -125,6 +125,15 @@ def test_the_event_of_09_is_the_one_that_the_package_makes():
     torch.testing.assert_close(torch.tensor(s09.shared()), ranks.score_importance(scores, 1.0))
 
 
+def test_the_river_of_09_ends_in_the_first_ranks_that_its_streams_descend_from():
+    sources = {slot: source for slot, source in s09.pairs()}
+    wanted = [str(sources.get(i, i) + 1) for i in range(len(s09.WEIGHTS))]
+    root = ElementTree.fromstring(svg("09"))
+    words = [(float(of.get("x")), float(of.get("y")), of.text) for of in root.iter(f"{SVG}text")]
+    right = max(x for x, *_ in words)
+    assert [text for x, _, text in sorted(words, key=lambda of: of[1]) if x == right] == wanted
+
+
 def test_the_budgets_of_04_meet_and_no_rank_comes_from_nowhere():
     for moments, way in ((s04.PRUNING, 1), (s04.GROWING, -1)):
         assert all(len(ranks) == s04.LAYERS for ranks in moments) and sum(moments[-1]) == s04.TARGET

@@ -8,15 +8,17 @@ Each wants `alt`, what the picture shows in words, and raises ValueError where i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ..checks import require
 from ..history import running_mean
 from ..paired import compare
-from .style import COLORS, LINES, MARKS, PRUNED, REST, SOURCE, figure, show
+from .style import COLORS, LINES, MARKS, PRUNED, REST, SOURCE, figure, legend, show
 
 LEVELS = ((0, (2, 2)), (0, (1, 4)), (0, (7, 4)))  # dashes of level lines, none of them a series'
 HATCHES = ("", "//", "..", "\\\\", "xx", "--")
@@ -27,7 +29,7 @@ def curves(
     series: Mapping[str, Any],
     *,
     xlabel: str,
-    ylabel: str,
+    ylabel: str | Sequence[str],
     alt: str,
     caption: str = "",
     x: Sequence[float] | None = None,
@@ -42,18 +44,26 @@ def curves(
     """Lines over x: values (n,), or (seeds, n), of which the mean is drawn and, with band="range", all
     from the lowest to the highest seed shaded. x: positions, 1, 2, ... if none are given; events:
     where dotted upright lines stand; smooth: width of a running mean, of the band's edges too;
-    lines: {label: height}."""
+    lines: {label: height}. ylabel: one for all panels, which then share a scale, or one for each.
+    Series that lie on each other are named below the picture."""
     panels = _panels(series)
     drawn, axes = _figure(len(panels))
-    rows = []
-    for axis, (title, of) in zip(axes, panels.items()):
-        for k, (label, values) in enumerate(of.items()):
-            seeds = np.atleast_2d(_array(values))
+    ylabels = [ylabel] * len(axes) if isinstance(ylabel, str) else list(ylabel)
+    require(len(ylabels) == len(axes), "ylabel", ylabel, "one text, or one for each panel")
+    labels = list(dict.fromkeys(label for of in panels.values() for label in of))
+    for axis in axes[1:] if isinstance(ylabel, str) else ():
+        axis.sharey(axes[0])
+    rows, covered = [], []
+    for axis, (title, of), beside in zip(axes, panels.items(), ylabels):
+        means = {}
+        for label, values in of.items():
+            k, seeds = labels.index(label), np.atleast_2d(_array(values))
             places = np.arange(1, seeds.shape[1] + 1) if x is None else _array(x)
             mean, low, high = (
                 np.array(running_mean(of_seeds.tolist(), smooth))
                 for of_seeds in (seeds.mean(0), seeds.min(0), seeds.max(0))
             )
+            means[label] = mean
             look = {"color": COLORS[k % len(COLORS)], "ls": LINES[k % len(LINES)]}
             marker = MARKS[k % len(MARKS)] if len(places) <= 20 else None
             axis.plot(places, mean, label=label, marker=marker, ms=4, **look)
@@ -64,16 +74,17 @@ def curves(
             rows += [_row(title, label) | _spread(xlabel, len(seeds), *of) for of in extremes]
         for event in events:
             axis.axvline(event, color=PRUNED, ls=":", lw=0.8)
-        _finish(axis, title, xlabel, ylabel, lines, ylim)
+        _finish(axis, title, xlabel, beside, lines, ylim)
+        covered += _on_each_other(means)
         if logx:
             axis.set_xscale("log")
             axis.set_xticks(places, [f"{place:g}" for place in places])
             axis.minorticks_off()
         if logy:
             axis.set_yscale("log")
-        if len(of) > 1 or lines:
-            _legend(axis)
-    show(drawn, alt, caption, _thinned(pd.DataFrame(rows)))
+    if len(labels) > 1 or lines:
+        legend(drawn)
+    show(drawn, alt, " ".join([caption, *covered]).strip(), _thinned(pd.DataFrame(rows)))
 
 
 def dots(
@@ -101,9 +112,8 @@ def dots(
             jitter = np.linspace(-0.03, 0.03, len(seeds)) if len(seeds) > 1 else np.zeros(1)
             look: dict[str, Any] = {"color": COLORS[k % len(COLORS)]}
             name = label if grouped and not _has(axis, label) else None
-            axis.plot(
-                at + jitter, seeds, MARKS[k % len(MARKS)], ms=4, alpha=0.65, label=name, **look
-            )
+            mark = {"ms": 4, "alpha": 0.65, "clip_on": False, "label": name}
+            axis.plot(at + jitter, seeds, MARKS[k % len(MARKS)], **mark, **look)
             axis.plot([at - 0.08, at + 0.08], [seeds.mean()] * 2, lw=2.2, ls="-", **look)
             rows.append(_row(group, label) | _spread("", len(seeds), "", *_extremes(seeds)))
     turned = sum(map(len, within)) > 11 * drawn.get_figwidth()
@@ -113,7 +123,7 @@ def dots(
     axis.grid(axis="x", visible=False)
     _finish(axis, "", xlabel, ylabel, lines, ylim)
     if grouped or lines:
-        _legend(axis)
+        legend(drawn)
     show(drawn, alt, caption, pd.DataFrame(rows).drop(columns="", errors="ignore"))
 
 
@@ -126,7 +136,6 @@ def scatter(
     caption: str = "",
     lines: Mapping[str, float] | None = None,
     diagonal: bool = False,
-    size: float = 12,
 ) -> None:
     """Points {label: (x, y)}. diagonal: a line where both are equal."""
     panels = _panels(points)
@@ -139,15 +148,15 @@ def scatter(
                 "color": COLORS[k % len(COLORS)],
                 "marker": MARKS[k % len(MARKS)],
             }
-            axis.scatter(x, y, s=size, alpha=0.6, lw=0, label=label, **look)
+            axis.scatter(x, y, s=36, alpha=0.6, lw=0, label=label, **look)
             rows += [_row(title, label) | {xlabel: a, ylabel: b} for a, b in zip(x, y)]
         if diagonal:
             low = max(axis.get_xlim()[0], axis.get_ylim()[0])
             high = min(axis.get_xlim()[1], axis.get_ylim()[1])
             axis.plot([low, high], [low, high], color=REST, ls="--", lw=1)
         _finish(axis, title, xlabel, ylabel, lines, None)
-        if len(of) > 1 or lines:
-            _legend(axis)
+    if lines or any(len(of) > 1 for of in panels.values()):
+        legend(drawn)
     show(drawn, alt, caption, _thinned(pd.DataFrame(rows)))
 
 
@@ -179,7 +188,8 @@ def paired(
 def stacked(
     bars: Mapping[str, Mapping[str, float]], *, xlabel: str, alt: str, caption: str = ""
 ) -> None:
-    """A bar for each label of {label: {part: amount}}, its parts end to end, and the sum beside it."""
+    """A bar for each label of {label: {part: amount}}, its parts end to end, and the sum beside it
+    unless all sums are alike."""
     table = pd.DataFrame({label: pd.Series(parts) for label, parts in bars.items()}).T.fillna(0.0)
     drawn, (axis,) = figure(width=8, height=1.4 + 0.42 * len(table))
     left = np.zeros(len(table))
@@ -190,14 +200,15 @@ def stacked(
         }
         axis.barh(range(len(table)), table[part], left=left, label=part, ec="white", lw=0.8, **look)
         left = left + table[part].to_numpy()
-    for place, total in enumerate(left):
+    alike = len(left) > 1 and np.allclose(left, left[0])
+    for place, total in enumerate(() if alike else left):
         axis.text(total, place, f" {total:.3g}", va="center", fontsize=9)
     axis.set_yticks(range(len(table)), [str(label) for label in table.index])
     axis.invert_yaxis()
-    axis.set_xlim(0, 1.12 * left.max())
+    axis.set_xlim(0, (1.0 if alike else 1.12) * left.max())
     axis.grid(axis="y", visible=False)
     axis.set_xlabel(xlabel)
-    axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    legend(drawn)
     show(drawn, alt, caption, table.rename_axis("").reset_index())
 
 
@@ -237,8 +248,14 @@ def _finish(
         axis.set_ylim(*ylim)
 
 
-def _legend(axis: Axes) -> None:
-    axis.legend(frameon=False, fontsize=9)
+def _on_each_other(means: Mapping[str, np.ndarray]) -> list[str]:
+    """A sentence for each two lines that can't be told apart: on average within 1 % of what is drawn."""
+    reach = max(np.ptp(np.concatenate(list(means.values()))), 1e-12)
+    return [
+        f"\u201c{a}\u201d and \u201c{b}\u201d lie on each other."
+        for a, b in combinations(means, 2)
+        if means[a].shape == means[b].shape and abs(means[a] - means[b]).mean() < 0.01 * reach
+    ]
 
 
 def _has(axis: Axes, label: str) -> bool:

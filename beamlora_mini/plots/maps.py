@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullLocator
 
 from .charts import _array
 from .style import figure, ink_on, show
@@ -66,7 +69,8 @@ def heatmap(
 
     label: what the colour means; rows, columns: names, where `values` has none; numbers: how to write
     each value into its cell, as ".2f", written without being asked where there is room; center: the
-    value of the middle of a two-coloured map, whose scale reaches as far below it as above.
+    value of the middle of a two-coloured map, whose scale reaches as far below it as above, in multiples
+    where it and all values are above zero. What is not a number is hatched.
     """
     panels = {t: _frame(v, rows, columns) for t, v in _split(values).items()}
     every = np.concatenate([frame.to_numpy(dtype=float).ravel() for frame in panels.values()])
@@ -76,17 +80,27 @@ def heatmap(
     if center is not None:
         reach = max(high - center, center - low)
         scale = {"vmin": center - reach, "vmax": center + reach, "cmap": "PuOr"}
+    if center is not None and min(center, low) > 0:
+        reach = max(high / center, center / low)
+        scale = {"norm": LogNorm(center / reach, center * reach), "cmap": "PuOr"}
     tall, wide = max(map(len, panels.values())), max(f.shape[1] for f in panels.values())
     width = min(9.5, 2.2 + len(panels) * max(1.6, 0.42 * wide))
-    drawn, axes = figure(len(panels), width=width, height=min(11, 1.3 + max(1.2, 0.2 * tall)))
+    drawn, axes = figure(len(panels), width=width, height=min(11, 1.3 + max(1.4, 0.2 * tall)))
     drawn.set_layout_engine("constrained")
-    room = wide * len(panels) <= 24 and tall <= 40
+    room = wide * len(panels) <= 28 and tall <= 40
     for k, (axis, (title, frame)) in enumerate(zip(axes, panels.items())):
         image = _map(
             axis, frame, scale, (numbers or "") if room or numbers else None, k == 0, len(panels)
         )
         axis.set(title=title, xlabel=xlabel, ylabel=ylabel if k == 0 else "")
-    drawn.colorbar(image, ax=axes, label=label, shrink=0.8 if tall < 12 else 0.5)
+    bar = drawn.colorbar(
+        image, ax=axes, shrink=1 if tall < 12 else 0.5, extend=_beyond(image, every)
+    )
+    bar.set_label(label, fontsize=9)
+    if "norm" in scale:
+        bar.ax.yaxis.set_major_locator(LogLocator(2, numticks=12))
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.ax.yaxis.set_minor_locator(NullLocator())
     tables = [
         f.reset_index(names="").assign(panel=t) if t else f.reset_index(names="")
         for t, f in panels.items()
@@ -100,11 +114,16 @@ def _map(
     grid = frame.to_numpy(dtype=float)
     image = axis.imshow(grid, aspect="auto", interpolation="nearest", **scale)
     axis.grid(False)
+    axis.patch.set(facecolor="#EEEEEE", edgecolor="#C8C8C8", hatch="////", lw=0)
     axis.spines[:].set_visible(False)
     names = [str(name) for name in frame.columns]
     inches = axis.get_figure(root=True).get_figwidth() * 0.72 / panels  # type: ignore[union-attr]
     crowded = sum(len(name) + 1 for name in names) * 0.085 > inches
-    turn = {"rotation": 35, "ha": "right"} if crowded else {}
+    turn: dict[str, Any] = (
+        {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    )
+    if crowded and inches < 0.35 * len(names):
+        turn = {"rotation": 90}
     axis.set_xticks(range(len(names)), names, fontsize=8, **turn)
     shown = [short_name(str(name)) for name in frame.index] if named else []
     axis.set_yticks(range(len(shown)), shown, fontsize=8)
@@ -122,6 +141,14 @@ def _map(
                 text = f"{value:{style}}"
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
     return image
+
+
+def _beyond(image: AxesImage, every: np.ndarray) -> str:
+    """At which ends of the scale there are values outside it, as `colorbar` calls them."""
+    low, high = (np.nanmin(every) < image.norm.vmin, np.nanmax(every) > image.norm.vmax)
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (low, high), "neither"
+    )
 
 
 def _split(values: Any) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ..checks import require
@@ -90,7 +91,7 @@ def rank_rivers(
     cells = _cells(modules)
     rows, columns = 1 + max(r for r, _ in cells), 1 + max(c for _, c in cells)
     with plt.rc_context(STYLE):
-        size = (9.5, max(1.6, rows * (0.95 if columns > 4 else 1.4)))
+        size = (9.5, max(1.6, rows * (1.3 if columns > 4 else 1.6)))
         drawn, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
@@ -98,7 +99,7 @@ def rank_rivers(
     for module, cell in zip(modules, cells):
         axis: Axes = axes[cell]
         lives = _draw(axis, history, module, numbered=False)
-        axis.set_title(short_name(module), fontsize=7, pad=2)
+        axis.set_title(short_name(module), fontsize=9, pad=2)
         left = {life.founder for life in lives if life.died is None}
         table.append({"module": module, "events": len(_expansions(history, module)),
                       "first ranks with descendants": len(left)})  # fmt: skip
@@ -109,6 +110,12 @@ def rank_rivers(
         f"{frame.iloc[:, 2].min()} to {frame.iloc[:, 2].max()} have descendants at the end."
     )
     show(drawn, alt or words, caption or HOW.format("colour"), frame)
+
+
+def _color(life: Life) -> tuple[float, ...]:
+    """The colour of a first rank, one of eight; the next eight have the same, darker."""
+    again, place = divmod(life.founder, len(FOUNDERS))
+    return tuple(part * (0.6 if again % 2 else 1) for part in to_rgb(FOUNDERS[place]))
 
 
 # --- from a history to bands ---
@@ -192,9 +199,10 @@ def _draw(axis: Axes, history: RankHistory, module: str, numbered: bool) -> list
     for k, life in enumerate(lives):
         there = smooth[k] > 0
         there = there | np.roll(there, 1) | np.roll(there, -1) if there.any() else there
-        color = FOUNDERS[life.founder % len(FOUNDERS)]
         pale = 0.4 if life.died is not None else 1.0
-        axis.fill_between(fine, edges[k], edges[k + 1], where=there, fc=color, alpha=pale, lw=0)
+        axis.fill_between(
+            fine, edges[k], edges[k + 1], where=there, fc=_color(life), alpha=pale, lw=0
+        )
         for edge in (edges[k], edges[k + 1]):
             axis.plot(fine, np.where(there, edge, np.nan), color="white", ls="-", lw=gap)
     for event in events:
@@ -223,18 +231,22 @@ def _interpolate(points: np.ndarray, widths: np.ndarray, fine: np.ndarray) -> np
 def _number(
     axis: Axes, x: np.ndarray, edges: np.ndarray, widths: np.ndarray, lives: list[Life]
 ) -> None:
-    """The founder's number in each band that is wide enough, where it begins and where it ends."""
-    height = widths.sum(0).max()
+    """The founder's number in each band, where it first has room for it and, if that is elsewhere, last."""
     for k, life in enumerate(lives):
-        there = np.flatnonzero(widths[k] > 0.045 * height)
-        if len(there):
-            color = FOUNDERS[life.founder % len(FOUNDERS)]
-            ink = "black" if life.died is not None else ink_on(color)
-            margin = max(1, len(x) // 60)
-            for at in {there[min(margin, len(there) - 1)], there[max(0, len(there) - 1 - margin)]}:
-                middle = (edges[k][at] + edges[k + 1][at]) / 2
-                place = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 4}
-                axis.text(float(x[at]), middle, str(life.founder), color=ink, **place)
+        wide = 0.008 * (x[-1] - x[0]) * (1 + len(str(life.founder)))  # half a number
+        rooms = {}  # {place: the middle and the height of the band all along a number there}
+        for i in np.flatnonzero((x >= x[0] + wide) & (x <= x[-1] - wide)):
+            around = slice(np.searchsorted(x, x[i] - wide), np.searchsorted(x, x[i] + wide) + 1)
+            top, foot = edges[k, around].min(), edges[k + 1, around].max()
+            if top - foot > 0.042 * widths.sum(0).max():
+                rooms[i] = (top + foot) / 2, top - foot
+        places = [min(rooms), max(rooms)] if rooms else []
+        if rooms and x[places[1]] - x[places[0]] < 5 * wide:
+            places = [max(rooms, key=lambda i: rooms[i][1])]
+        ink = "black" if life.died is not None else ink_on(_color(life))
+        for i in places:
+            look = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 4, "color": ink}
+            axis.text(float(x[i]), rooms[i][0], str(life.founder), **look)
 
 
 def _in_words(history: RankHistory, module: str, lives: list[Life]) -> str:
@@ -242,12 +254,13 @@ def _in_words(history: RankHistory, module: str, lives: list[Life]) -> str:
     last = history.importance[-1][module]
     heirs = sorted({life.founder for life in lives if life.died is None})
     strongest = int(last.argmax())
+    widest = next(life.founder for life in lives if life.died is None and life.slot == strongest)
     by = "fresh ranks" if events and all(event.source is None for event in events) else "copies"
     steps = ", ".join(str(step) for step in sorted({event.step for event in events})) or "none"
     return (
         f"River of the {len(last)} ranks of {module} over {history.steps[-1]} steps. {len(events)} ranks "
         f"were replaced by {by}, at the events at steps {steps}. At the end, descendants of the first "
-        f"ranks {', '.join(map(str, heirs))} are left; the widest is rank {strongest} with {last[strongest]:.2f}."
+        f"ranks {', '.join(map(str, heirs))} are left; the widest descends from {widest}, {last[strongest]:.2f} wide."
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import HTML, display
@@ -65,9 +67,30 @@ def show(drawn: Figure, alt: str, caption: str = "", table: pd.DataFrame | None 
     if caption:
         parts.append(f"<figcaption><em>{html.escape(caption)}</em></figcaption>")
     if table is not None:
-        rows = table.to_html(index=False, border=0, na_rep="", float_format=_short)
-        parts.append(f"<details><summary>The numbers</summary>{rows}</details>")
+        parts.append(f"<details><summary>The numbers</summary>{in_html(table)}</details>")
     display(HTML(f'<figure class="picture" style="margin:0">{"".join(parts)}</figure>'))
+
+
+def legend(drawn: Figure) -> None:
+    """One legend for all panels, above them, and the figure as much taller: inside, its marks look like data."""
+    entries = {
+        label: k for axis in drawn.axes for k, label in zip(*axis.get_legend_handles_labels())
+    }
+    if not entries:
+        return
+
+    def fits(columns: int) -> bool:
+        longest = (max(map(len, of)) for of in np.array_split(list(entries), columns))
+        return sum(0.45 + 0.075 * letters for letters in longest) <= drawn.get_figwidth()
+
+    def rows(columns: int) -> int:
+        return math.ceil(len(entries) / columns)
+
+    columns = min(filter(fits, range(1, len(entries) + 1)), key=rows, default=1)
+    drawn.set_figheight(drawn.get_figheight() + 0.1 + 0.18 * rows(columns))
+    drawn.set_layout_engine("constrained")
+    look = {"ncols": columns, "frameon": False, "fontsize": 9}
+    drawn.legend(entries.values(), entries, loc="outside upper center", **look)
 
 
 def _png(drawn: Figure) -> str:
@@ -78,6 +101,39 @@ def _png(drawn: Figure) -> str:
     few = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
     few.save(small, format="png", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
+
+
+def in_html(table: pd.DataFrame, classes: str = "dataframe") -> str:
+    """A table without its index: text to the left, and as many decimals in all numbers of a column."""
+
+    def row(tag: str, cells: Iterable[str]) -> str:
+        texts = (html.escape(cell, quote=False) for cell in cells)
+        written = (f"<{tag}{look}>{text}</{tag}>" for look, text in zip(looks, texts))
+        return f"<tr>{''.join(written)}</tr>"
+
+    columns = [table.iloc[:, k].tolist() for k in range(table.shape[1])]
+    looks = [
+        ' style="text-align:left"' if any(isinstance(v, str) for v in of) else "" for of in columns
+    ]
+    body = "\n".join(row("td", cells) for cells in zip(*map(_cells, columns)))
+    head = row("th", map(str, table.columns))
+    return f'<table class="{classes}"><thead>{head}</thead>\n<tbody>{body}</tbody></table>'
+
+
+def _cells(column: Sequence[object]) -> list[str]:
+    """The cells of a column: its floats to three digits, with the decimals of the one that needs most."""
+    floats = [_short(v) for v in column if isinstance(v, float) and math.isfinite(v)]
+    decimals = max((len(written.partition(".")[2]) for written in floats), default=0)
+    even = decimals <= 4 and "e" not in "".join(floats)
+
+    def cell(value: object) -> str:
+        if not isinstance(value, float):
+            return "" if value is None else str(value)
+        if math.isnan(value):
+            return ""
+        return f"{value:.{decimals}f}" if even else _short(value)
+
+    return [cell(value) for value in column]
 
 
 def _short(number: float) -> str:
@@ -91,9 +147,8 @@ def measured_table(rows: Sequence[Mapping[str, object]] | pd.DataFrame, caption:
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index(names=None if any(frame.index.names) else "")
-    table = frame.to_html(index=False, border=0, na_rep="", classes="measured", float_format=_short)
     below = f"<p><em>{html.escape(caption)}</em></p>" if caption else ""
-    display(HTML(table + below))
+    display(HTML(in_html(frame, "dataframe measured") + below))
 
 
 def finding(sentence: str) -> None:

@@ -12,6 +12,7 @@ from IPython.display import HTML, display
 from torch import Tensor
 
 from ..batches import IGNORED
+from .style import in_html
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -59,7 +60,7 @@ def tokens(
             f'<figure class="picture" style="margin:0"><div role="img" aria-label="{html.escape(alt)}" '
             f'style="font-family:monospace;line-height:1.9">{shown}</div>'
             f"<figcaption><em>{html.escape(below.strip())}</em></figcaption><details><summary>The "
-            f"numbers</summary>{table.to_html(index=False, border=0)}</details></figure>"
+            f"numbers</summary>{in_html(table)}</details></figure>"
         )
     )
 

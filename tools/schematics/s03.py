@@ -59,7 +59,7 @@ def one_round(picture: Picture, x: float, k: int) -> None:
     picture.block(x + 14, top - 14, width, 7, "trained", True, round=1)
     if k < 2:
         picture.arrow((x + 80, top + 34), (x + 112, top + 34), ink="blue", width=2)
-        picture.text(x + 95, top + 22, "merge", size=14, ink="blue")
+        picture.text(x + 95, top + height + 20, "merge", size=14, ink="blue")
     foot = 310
     picture.bars(x + 18, foot, [k + 1], ["trained"], 18, width=48)
     for level in range(1, k + 1):

@@ -34,7 +34,7 @@ def shared() -> list[float]:
 
 
 def draw() -> Picture:
-    picture = Picture("One event: the weak make room for copies of the strong", 552)
+    picture = Picture("One event: the weak make room for copies of the strong", 580)
     for k, words in enumerate(("weigh", "cut", "prune", "copy", "share")):
         x = LEFT + PITCH * k
         picture.dot(x + 11, 88, 12, "blue-tint", "blue", 1.6)
@@ -85,9 +85,9 @@ def frames(picture: Picture) -> None:
 
 
 def stream(picture: Picture) -> None:
-    left, then, event, right, top, high = 60, 250, 430, 700, 320, 146
-    order = {"1": "blue", "2 new": "blue", "2": "grey-tint", "3": "purple", "4": "green", "5 new": "green",
-             "5": "grey-tint", "6": "grey"}  # fmt: skip
+    left, then, event, right, top, high = 60, 250, 430, 700, 320, 174
+    order = {"1": "blue", "2 new": "blue", "2": "vermilion", "3": "purple", "4": "green", "5 new": "green",
+             "5": "vermilion", "6": "grey"}  # fmt: skip
     before = {f"{i + 1}": w for i, w in enumerate(WEIGHTS)}
     after = {(f"{i + 1} new" if i in pruned() else f"{i + 1}"): w for i, w in enumerate(shared())}
     middle = {name: (1 + w) / 2 for name, w in before.items()}
@@ -101,10 +101,13 @@ def stream(picture: Picture) -> None:
         (right, after),
     ]
     edges = river(picture, top, high, frames, order)
-    for name, edge in edges.items():
+    first = {f"{slot + 1} new": f"{source + 1}" for slot, source in pairs()}
+    for name, edge in edges.items():  # by the rank that each descends from
         for (x, upper, lower), away in ((edge[0], -14), (edge[-1], 14)):
             if lower > upper:
-                picture.text(x + away, (upper + lower) / 2 + 5, name[0], size=15, ink="soft")
+                picture.text(
+                    x + away, (upper + lower) / 2 + 5, first.get(name, name), size=15, ink="soft"
+                )
     for x, words in ((then, "snapshot"), (event, "event")):
         picture.line((x, top - 8), (x, top + high + 8), width=1.4, dashed=True)
         picture.text(x, top + high + 28, words, size=15)
