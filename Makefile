@@ -8,7 +8,7 @@ PY = "$(VENV)/bin/python"
 
 # One thread each: two kernels at a time on two cores do not fight, and sums come out in the same order everywhere.
 # No progress bars: they would be stored in the notebooks and could never be the same twice.
-FIXED = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TQDM_DISABLE=1
+FIXED = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TQDM_DISABLE=1 BEAMLORA_WIDGETS=off
 ONE_THREAD = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .PHONY: help lab test notebooks bench real env clean

@@ -1,5 +1,6 @@
 """What every notebook of the series must be, beyond running: nbval runs it and compares its outputs."""
 
+import html
 import importlib
 import re
 import subprocess
@@ -13,6 +14,10 @@ from check_notebooks import faults
 from nbval.plugin import find_comment_markers, metadata_tags
 
 from beamlora_mini.exercises.common import Exercise
+from beamlora_mini.explorers.arena import MODULES as ARENA
+from beamlora_mini.explorers.explore import MODULES as EXPLORER
+from beamlora_mini.explorers.lab import LABS, script
+from beamlora_mini.explorers.page import bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(
@@ -140,21 +145,38 @@ def test_small(path):
 @every_notebook
 def test_every_picture_has_alt_text(path):
     for output in outputs(path):
-        html = text(output.get("data", {}).get("text/html", ""))
-        for tag in re.findall(r"<iframe\b[^>]*>", html):
+        shown = text(output.get("data", {}).get("text/html", ""))
+        for tag in re.findall(r"<iframe\b[^>]*>", shown):
             assert re.search(r'\btitle="\s*[^"\s]', tag), tag[:80]
         for kind in ("image/png", "image/jpeg"):
             if (
-                kind in output.get("data", {}) and "<iframe" not in html
+                kind in output.get("data", {}) and "<iframe" not in shown
             ):  # else the page says it, and is shown
                 alt = output.metadata.get(kind, {}).get("alt", "")
                 assert alt.strip(), "show pictures with plots.show(figure, alt=...)"
-        for tag in re.findall(r"<img\b[^>]*>", html):
+        for tag in re.findall(r"<img\b[^>]*>", shown):
             assert re.search(r"""\balt=(["'])\s*[^"'\s]""", tag), tag
     prose = markdown(path)
     assert re.findall(r"!\[\s*\]", prose) == []
     for tag in re.findall(r"<img\b[^>]*>", prose):
         assert re.search(r"""\balt=(["'])\s*[^"'\s]""", tag), tag
+
+
+SCRIPTS = {"Rank arena": bundle(*ARENA), "Rank explorer": bundle(*EXPLORER)}
+SCRIPTS |= {title: script(name) for name, title in LABS.items()}
+
+
+@every_notebook
+def test_stored_pages_are_those_of_the_package(path):
+    """The comparison of outputs leaves them out, for the numbers that a machine computed."""
+    for output in outputs(path):
+        shown = text(output.get("data", {}).get("text/html", ""))
+        for title, page in re.findall(
+            r'<iframe class="page" title="([^"]*)" srcdoc="([^"]*)"', shown
+        ):
+            assert SCRIPTS[html.unescape(title)] in html.unescape(page), (
+                "execute the notebook again"
+            )
 
 
 MACHINE = re.compile(

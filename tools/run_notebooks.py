@@ -16,6 +16,7 @@ COMMAND = ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--l
 # What a cell draws of progress would be stored, and never be the same twice.
 ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1",
+    "BEAMLORA_WIDGETS": "off",  # a live widget that is stored is dead when the notebook is opened again
 }  # fmt: skip
 
 

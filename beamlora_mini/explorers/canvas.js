@@ -76,7 +76,7 @@ export function stepAxis(context, { left, right, y, steps, soft }) {
   for (let k = 0; k <= 4; k++) {
     context.textAlign = k === 0 && left < 10 ? "left" : k === 4 ? "right" : "center";
     const step = Math.round((k / 4) * steps);
-    context.fillText(k === 4 ? `${step} steps` : step, left + (k / 4) * (right - left), y);
+    context.fillText(k === 4 && right - left > 330 ? `${step} steps` : step, left + (k / 4) * (right - left), y);
   }
 }
 

@@ -146,7 +146,7 @@ export class Explorer {
     const { model, task } = record.info;
     root.replaceChildren(h("style", {}, LOOK), (part.page = h("div", { class: "view", tabindex: "-1" },
       h("header", {},
-        this.title ? h("h2", { class: "promise" }, this.title) : [h("h1", {}, "Rank explorer"), h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", "))],
+        this.title ? h("h2", {}, this.title) : [h("h1", {}, "Rank explorer"), h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", "))],
         button("back", "◂ step", "one record back", () => this.move(-1)), button("play", "▶ play", "play", () => this.play()), button("step", "step ▸", "one record on", () => this.move(1)),
         h("div", { class: "count" }, (part.count = h("span")), h("small", {}, ` of ${this.last} steps`))),
       (part.main = h("main", {},

@@ -33,18 +33,8 @@ class LabView:
 
     def page(self) -> str:
         """The page: HTML that needs nothing else."""
-        modules = (
-            *ENGINE,
-            "look.js",
-            "numbers.js",
-            "canvas.js",
-            "inputs.js",
-            "event.js",
-            "lane.js",
-        )
-        script = bundle(*modules, f"lab_{self.name}.js", "lab.js")
-        script += "\nconst mount = (root, given) => mountLab(LAB, root, given);\n"
-        return page(LABS[self.name], script, "lab", {"given": self.settings, "data": self.data})
+        given = {"given": self.settings, "data": self.data}
+        return page(LABS[self.name], script(self.name), "lab", given)
 
     def save(self, path: str | Path) -> None:
         """Write the page to a file; it opens from disk, without a network."""
@@ -61,6 +51,13 @@ class LabView:
 
     def __repr__(self) -> str:
         return f"<the laboratory {self.name!r}: a page to play with>"
+
+
+def script(name: str) -> str:
+    """The modules of a laboratory, with the `mount` that a page calls."""
+    shared = ("look.js", "numbers.js", "canvas.js", "inputs.js", "event.js", "lane.js")
+    mount = "\nconst mount = (root, given) => mountLab(LAB, root, given);\n"
+    return bundle(*ENGINE, *shared, f"lab_{name}.js", "lab.js") + mount
 
 
 def picture(name: str) -> Path:

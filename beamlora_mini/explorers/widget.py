@@ -126,7 +126,10 @@ class Playground(anywidget.AnyWidget):
     def _tell(self) -> None:
         """Send the page what was recorded since the last time."""
         for lane, run in self.runs.items():
-            history, modules = run.history, list(run.history.importance[0])
+            history = run.history
+            if not history.steps:
+                continue
+            modules = list(history.importance[0])
             count, ranks = self._sent.get(lane, (0, 0))
             widest = max(len(values) for values in history.importance[-1].values())
             if widest != ranks:
