@@ -6,7 +6,7 @@ import beamlora_mini as bl
 from . import paired
 from .evaluation import evaluate
 from .events import RankEvent
-from .explorers import arena, explore
+from .explorers import arena, explore, lab, playground
 from .fit import fit
 from .history import History, RankHistory
 from .interop import save_adapter
@@ -66,11 +66,13 @@ __all__ = [
     "evaluate",
     "explore",
     "fit",
+    "lab",
     "load_model",
     "load_task",
     "merge",
     "merge_and_unload",
     "paired",
+    "playground",
     "save_adapter",
     "training_memory",
     "unmerge",

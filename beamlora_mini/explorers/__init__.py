@@ -2,5 +2,7 @@
 
 from .arena import arena
 from .explore import explore
+from .lab import lab
+from .playground import playground
 
-__all__ = ["arena", "explore"]
+__all__ = ["arena", "explore", "lab", "playground"]

@@ -354,7 +354,7 @@ class View {
     const reveal = button("reveal", "show the answer", () => this.reveal());
     const guess = guesses.map((text, k) => button(`guess${k}`, text, () => this.guessed(text), String(this.guess === text)));
     ask.replaceChildren(h("h2", { tabindex: "-1" }, title), h("p", {}, question),
-      this.answered ? null : h("div", { class: "chips", role: "group", "aria-label": "your guess" }, h("span", { class: "note" }, this.guess ? "Your guess:" : "Guess, and it runs:"), guess, reveal),
+      this.answered ? "" : h("div", { class: "chips", role: "group", "aria-label": "your guess" }, h("span", { class: "note" }, this.guess ? "Your guess:" : "Guess, and it runs:"), guess, reveal),
       h("p", { role: "status", tabindex: "-1" }, this.answered), chips);
   }
 
@@ -420,7 +420,7 @@ function namesOf(lanes) {
   if (lanes.length < 2) return [lanes[0].name];
   const [a, b] = lanes.map(({ settings }) => settings);
   const names = ["r", "lr", "alpha", "fill", "dead", "period", "temperature", "p_start", "snapshot_lag", "target_r"];
-  const differ = names.filter((name) => name in a && name in b && a[name] !== b[name] && !(name === "alpha" && a.alpha / a.r === b.alpha / b.r)).slice(0, 3);
+  const differ = names.filter((name) => name in a && name in b && a[name] !== b[name] && !(name === "alpha" && a.alpha / a.r === b.alpha / b.r) && !(name === "snapshot_lag" && a.fill !== b.fill)).slice(0, 3);
   return lanes.map(({ settings, key }) => {
     const own = differ.map((name) => `${{ lr: "rate", p_start: "p", fill: "copies:", snapshot_lag: "lag", target_r: "target" }[name] ?? name} ${settings[name]}`);
     return [settings.method, ...own].join(", ") + (differ.length || a.method !== b.method ? "" : key === "a" ? " (first)" : " (second)");

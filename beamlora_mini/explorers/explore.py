@@ -85,8 +85,9 @@ def explore(history: RankHistory, modules: Sequence[str] | None = None) -> Explo
     return ExplorerView(history, modules)
 
 
-def packed(history: RankHistory, modules: Sequence[str]) -> dict[str, Any]:
-    """What the page is given: numbers as float32 in base64, modules by their place."""
+def packed(history: RankHistory, modules: Sequence[str], since: int = 0) -> dict[str, Any]:
+    """What the page is given: numbers as float32 in base64, modules by their place. since: leave the first
+    so many records out, and what happened until the last of them."""
     from ..plots.maps import place_of, short_name
 
     ranks = max(len(of_step[name]) for of_step in history.importance for name in modules)
@@ -98,39 +99,43 @@ def packed(history: RankHistory, modules: Sequence[str]) -> dict[str, Any]:
             table[k, : len(of_step[name])] = of_step[name].float().numpy()
         return table
 
-    importance = np.stack([numbers(of_step) for of_step in history.importance])
+    earlier = history.steps[
+        max(0, since - 1)
+    ]  # what the first record shows has no event in the picture
     return {
-        "steps": history.steps,
-        "losses": [round(loss, 5) if math.isfinite(loss) else None for loss in history.losses],
+        "steps": history.steps[since:],
+        "losses": [round(of, 5) if math.isfinite(of) else None for of in history.losses[since:]],
         "modules": [
             {"name": name, "label": short_name(name), "block": block, "kind": kind}
             for name, (block, kind) in ((name, place_of(name)) for name in modules)
         ],
         "ranks": ranks,
-        "importance": _base64(importance),
-        "before": {step: _base64(numbers(of)) for step, of in history.before.items()},
+        "importance": _base64(np.stack([numbers(of_step) for of_step in history.importance[since:]])),
+        "before": {n: _base64(numbers(of)) for n, of in history.before.items() if n > earlier},
         "events": [
             {"step": e.step, "kind": e.kind, "module": places[e.module], "slot": e.slot, "source": e.source,
              "threshold": e.threshold}
-            for e in history.events if e.module in places and e.step > history.steps[0]
+            for e in history.events if e.module in places and e.step > earlier
         ],
-        "pools": pools(history),
+        "pools": pools(history, earlier),
         "info": {key: history.info[key] for key in ("model", "task") if key in history.info},
     }  # fmt: skip
 
 
-def pools(history: RankHistory) -> dict[int, dict[str, Any]]:
-    """For each event that chose among all modules: their importances until then, the highest first, and the
+def pools(history: RankHistory, earlier: int = 0) -> dict[int, dict[str, Any]]:
+    """For each event after the step `earlier` that chose among all modules: their importances until then, the highest first, and the
     places of those that fell. exact: they are of just before the event, not of the record before it."""
     if history.info.get("method", {}).get("scope", "global") != "global":
         return {}
     found = {}
-    for step in sorted({event.step for event in history.events if event.kind == "expand"}):
+    for step in sorted(
+        {event.step for event in history.events if event.kind == "expand" and event.step > earlier}
+    ):
         exact = step in history.before
-        earlier = [k for k, of in enumerate(history.steps) if of < step]
-        if not exact and not earlier:
+        records = [k for k, of in enumerate(history.steps) if of < step]
+        if not exact and not records:
             continue
-        values = history.before[step] if exact else history.importance[earlier[-1]]
+        values = history.before[step] if exact else history.importance[records[-1]]
         fallen = {
             (e.module, e.slot) for e in history.events if e.step == step and e.kind == "expand"
         }

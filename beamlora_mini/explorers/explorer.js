@@ -14,10 +14,10 @@ export function mount(root, { settings: data, fragment = "" }) {
   return new Explorer(root, new Record(data), fragment).api();
 }
 
-class Explorer {
-  constructor(root, record, fragment) {
-    this.record = record;
-    this.grid = new Grid(record);
+export class Explorer {
+  constructor(root, record, fragment, title = "") {
+    Object.assign(this, { record, title }); // title: of one that stands in another view, which shows the loss itself
+    this.grid = new Grid();
     this.calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
     this.build(root);
     this.load(fragment);
@@ -56,7 +56,16 @@ class Explorer {
     return this.record.steps[this.place];
   }
   get last() {
-    return this.record.steps.at(-1);
+    return this.record.last;
+  }
+  /** More was recorded: whoever looks at the end sees the new end. */
+  extend(more) {
+    const following = this.place === this.record.steps.length - 1;
+    this.record.extend(more);
+    mark(this.parts.time, "max", this.record.steps.length - 1);
+    if (following) this.place = this.record.steps.length - 1;
+    this.read();
+    this.draw();
   }
   state() {
     const { record, place } = this;
@@ -95,15 +104,19 @@ class Explorer {
     });
   }
   choose(module) {
-    const { record } = this;
     this.module = module;
     this.slot = null;
+    this.read();
+    this.draw();
+  }
+  /** The river of the module that is looked at. */
+  read() {
+    const { record, module } = this;
     const events = record.eventsOf(module);
     this.river = livesOf(record.at(0, module).length, events.filter(({ kind }) => kind !== "restart"));
     const before = Object.fromEntries(Object.entries(record.before).map(([step, values]) => [step, record.of(values, module)]));
     const rows = record.steps.map((x, place) => ({ x, values: record.at(place, module) }));
     this.points = widthsOf(this.river, rows, before);
-    this.draw();
   }
   pick(slot) {
     this.slot = this.slot === slot ? null : slot;
@@ -133,13 +146,13 @@ class Explorer {
     const { model, task } = record.info;
     root.replaceChildren(h("style", {}, LOOK), (part.page = h("div", { class: "view", tabindex: "-1" },
       h("header", {},
-        h("h1", {}, "Rank explorer"), h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", ")),
+        this.title ? h("h2", { class: "promise" }, this.title) : [h("h1", {}, "Rank explorer"), h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", "))],
         button("back", "◂ step", "one record back", () => this.move(-1)), button("play", "▶ play", "play", () => this.play()), button("step", "step ▸", "one record on", () => this.move(1)),
         h("div", { class: "count" }, (part.count = h("span")), h("small", {}, ` of ${this.last} steps`))),
       (part.main = h("main", {},
         h("section", { class: "card" },
           (part.time = h("input", { type: "range", min: 0, max: record.steps.length - 1, style: "width:100%", "aria-label": "recorded step", oninput: (event) => { this.playing = false; this.place = Number(event.target.value); this.draw(); } })),
-          h("div", { class: "head" }, h("h2", {}, "Loss"), (part.loss = h("span"))), (part.losses = h("canvas", { role: "img" }))),
+          h("div", { class: this.title ? "off" : "" }, h("div", { class: "head" }, h("h2", {}, "Loss"), (part.loss = h("span"))), (part.losses = h("canvas", { role: "img" })))),
         h("section", { class: "card" },
           h("div", { class: "head" }, h("h2", {}, "All modules"), (part.scale = h("span"))),
           h("div", { class: "chips" }, choice("sort", SORT_NAMES), choice("kind", unique("kind")), choice("block", unique("block"))),
@@ -219,7 +232,7 @@ class Explorer {
     const table = this.sort === "place" && record.modules.every(({ block }) => block !== null);
     const earlier = place ? record.steps[place - 1] : -1;
     const fresh = new Set(record.events.filter(({ step, slot }) => step > earlier && step <= this.step && slot !== null).map(({ module, slot }) => `${module} ${slot}`));
-    grid.draw(parts.map, { modules, table, place, chosen: this.module, fresh, paint: this.paint });
+    grid.draw(parts.map, record, { modules, table, place, chosen: this.module, fresh, paint: this.paint });
     tell(parts.scale, `a strip is a module, a cell a rank; orange: more than an even share, blue: less, full colour at ${percent(grid.reach)} off; dot: replaced just now`);
     mark(parts.map, "aria-label", `Map of ${modules.length} modules with ${record.ranks} ranks each, at step ${this.step}; ${fresh.size} ranks replaced since the record before. The most uneven: ${this.unevenest(modules)}.`);
     const names = modules.map((m) => record.modules[m].label).join();

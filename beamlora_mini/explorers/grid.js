@@ -33,17 +33,21 @@ export function ordered(record, place, { sort, kind, block }) {
 }
 
 export class Grid {
-  constructor(record) {
-    this.record = record;
+  constructor() {
     this.cells = [];
+  }
+  /** How far from an even share the full colour is: nearly all ranks of the last record lie within. */
+  measure(record) {
+    if (this.measured === record.steps.length) return;
+    this.measured = record.steps.length;
     const last = record.modules.flatMap((_, m) => shares(record.at(record.steps.length - 1, m)).map((w) => Math.abs(w - 1)));
     last.sort((x, y) => x - y);
     this.reach = Math.max(0.02, last[Math.floor(0.98 * (last.length - 1))]); // the deviation of the full colour
   }
 
   /** modules: those to show, in order; table: a column for each kind and a row for each block. */
-  draw(canvas, { modules, table, place, chosen, fresh, paint }) {
-    const { record } = this;
+  draw(canvas, record, { modules, table, place, chosen, fresh, paint }) {
+    this.measure(record);
     const wide = canvas.clientWidth || 600;
     const kinds = [...new Set(modules.map((m) => record.modules[m].kind))];
     const blocks = [...new Set(modules.map((m) => record.modules[m].block))];

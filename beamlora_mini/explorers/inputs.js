@@ -22,7 +22,7 @@ export class Controls {
     for (const control of this.controls) {
       const { name, when } = control;
       if (!(name in settings) || (when && !when(settings))) continue;
-      if (control.group !== group) wanted.push(this.heading((group = control.group)));
+      if (control.group && control.group !== group) wanted.push(this.heading((group = control.group)));
       const made = this.get(control);
       made.update(settings, fixed(name));
       wanted.push(made.element);
@@ -38,7 +38,7 @@ export class Controls {
   }
   heading(group) {
     const key = `group ${group}`;
-    if (!this.made.has(key)) this.made.set(key, h("h2", { class: "group" }, group ?? ""));
+    if (!this.made.has(key)) this.made.set(key, h("h2", { class: "group" }, group));
     return this.made.get(key);
   }
   get(control) {

@@ -1,12 +1,12 @@
 // A laboratory: one idea, a few controls, pictures that follow. What it is about is in lab_*.js.
 
 import { sharp } from "./canvas.js";
-import { controlElement } from "./inputs.js";
+import { Controls } from "./inputs.js";
 import { LOOK, h, mark, tell } from "./look.js";
 
 /**
- * lab: {title, idea, question, answer(result), defaults, controls(settings) -> [..], compute(settings, data) -> result,
- * pictures: [{title, tall, draw(context, w, tall, result, paint), words(result), drag(x, y, result, w, tall) -> changes}],
+ * lab: {title, idea, question, answer(result), defaults, controls (see inputs.js), compute(settings, data) -> result,
+ * pictures: [{title, tall, when(result), draw(context, w, tall, result, paint), words(result), drag(x, y, result, w, tall) -> changes}],
  * table(result) -> {head, rows}}. Throwing RangeError in compute refuses settings.
  */
 export function mountLab(lab, root, { settings: { given = {}, data = null } = {}, fragment = "" } = {}) {
@@ -53,19 +53,22 @@ class Lab {
     this.pictures = lab.pictures.map((picture) => {
       const canvas = h("canvas", { role: "img" });
       if (picture.drag) this.listen(canvas, picture);
-      return { ...picture, canvas, note: h("span") };
+      const note = h("span");
+      const card = h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, picture.title), note), canvas);
+      return { ...picture, canvas, note, card };
     });
     root.replaceChildren(h("style", {}, LOOK), (part.page = h("div", { class: "view lab" },
       h("header", {}, h("h1", {}, lab.title), h("span", { class: "promise" }, lab.idea)),
       h("div", { class: "body" },
-        (part.side = h("aside", { "aria-label": "settings" })),
+        h("aside", { "aria-label": "settings" }, h("details", { open: window.innerWidth > 760 }, h("summary", {}, "Settings"),
+          h("div", { class: "chips", style: "margin:.7rem 0" }, h("button", { type: "button", onclick: () => { this.settings = { ...this.begin }; this.set({}); } }, "as at the start")), (part.controls = h("div")))),
         (part.main = h("main", {},
           h("section", { class: "card ask" }, h("p", {}, lab.question), (part.answer = h("p", { role: "status" })),
             (part.reveal = h("button", { type: "button", onclick: () => { this.open = true; this.refresh(); } }, "I have a guess: show the answer")), (part.error = h("p", { class: "error", role: "alert" }))),
-          h("div", { class: "cards" }, this.pictures.map(({ title, canvas, note }) => h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, title), note), canvas))),
+          h("div", { class: "cards" }, this.pictures.map(({ card }) => card)),
           h("section", { class: "card" }, h("h2", {}, "In numbers"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" }, (part.table = h("table")))),
           (part.live = h("p", { class: "hidden", "aria-live": "polite" }))))))));
-    for (const kind of ["pointerover", "focusin"]) part.side.addEventListener(kind, (event) => this.help(event.target.closest("[data-help]")));
+    this.controls = new Controls(part.controls, lab.controls, (name, value) => this.set({ [name]: value }));
   }
   /** Dragging on a picture changes settings; the sliders do the same by keyboard. */
   listen(canvas, picture) {
@@ -78,18 +81,9 @@ class Lab {
     canvas.addEventListener("pointerdown", (event) => (canvas.setPointerCapture(event.pointerId), move(event)));
     canvas.addEventListener("pointermove", move);
   }
-  help(control) {
-    const found = control && this.lab.controls(this.settings).find(({ name }) => name === control.dataset.help);
-    if (found) tell(this.parts.help, found.help);
-  }
   refresh() {
-    const { parts, lab, settings } = this;
-    const held = document.activeElement?.dataset?.name;
-    parts.help = h("p", { class: "help", "aria-hidden": "true" }, "Point at a control, or go to it by keyboard: here it says what it does.");
-    const controls = lab.controls(settings).map((control) => controlElement(control, settings, false, (value) => this.set({ [control.name]: value })));
-    const reset = h("button", { type: "button", "data-name": "reset", onclick: () => { this.settings = { ...this.begin }; this.set({}); } }, "as at the start");
-    parts.side.replaceChildren(h("div", { class: "chips", style: "margin:.7rem 0" }, reset), ...controls, parts.help);
-    parts.side.querySelector(`[data-name="${held}"]`)?.focus();
+    const { parts, lab } = this;
+    this.controls.update(this.settings, () => false);
     parts.reveal.classList.toggle("off", this.open ?? false);
     tell(parts.answer, this.open ? lab.answer(this.result) : "");
     this.draw();
@@ -100,7 +94,10 @@ class Lab {
     const css = getComputedStyle(parts.page);
     const colour = (name) => css.getPropertyValue(`--${name}`).trim();
     const paint = { ink: colour("ink"), soft: colour("soft"), paper: colour("card"), a: colour("one"), b: colour("two"), third: colour("third"), line: colour("line") };
-    for (const { canvas, note, tall, draw, words, says } of this.pictures) {
+    for (const { card, canvas, note, tall, draw, words, says, when } of this.pictures) {
+      const there = !when || when(result);
+      card.classList.toggle("off", !there);
+      if (!there) continue;
       const [context, w] = sharp(canvas, tall);
       draw(context, w, tall, result, paint, canvas);
       tell(note, says ? says(result) : "");
@@ -108,7 +105,7 @@ class Lab {
     }
     const { head, rows } = lab.table(result);
     parts.table.replaceChildren(h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text) => h("td", {}, String(text)))))));
-    tell(parts.live, this.pictures.map(({ words }) => words(result)).join(" "));
+    tell(parts.live, this.pictures.filter(({ when }) => !when || when(result)).map(({ words }) => words(result)).join(" "));
     this.onstate?.(this.fragment());
   }
   api() {

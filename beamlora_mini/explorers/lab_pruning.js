@@ -18,7 +18,7 @@ export const LAB = {
   answer: ({ fallen, sharper, alone, together }) =>
     `Now ${fallen} fall. At half the temperature it would be ${sharper}: sharper weights leave less to the weak ones, so more of them fit into the same small share, until the cap holds. Layer by layer ${alone.join(" and ")} fall, pooled ${together.join(" and ")}.`,
   defaults: { temperature: 0.3, p: 0.9, scope: "global", max_prune_fraction: 0.5, ...Object.fromEntries(each.map((k) => [name(k), START[k]])) },
-  controls: () => [
+  controls: [
     { name: "temperature", values: [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 2], help: "Scores are divided by it before the softmax: the lower, the sharper." },
     { name: "p", label: "share kept, p", values: [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1], help: "The heaviest ranks whose running sum stays within this share survive." },
     { name: "scope", kind: "chips", values: ["global", "module"], help: "Global: all ranks in one pool. Module: each layer for itself." },
@@ -53,11 +53,9 @@ export const LAB = {
     },
     ...Array.from({ length: MODULES }, (_, m) => ({
       title: m === 0 ? "The running sum" : "The running sum of layer 2", tall: 180,
-      says: ({ pools }) => (pools[m] ? "" : "one pool: see the other picture"),
-      words: ({ pools, p }) => (pools[m] ? `Running sum of ${pools[m].values.length} ranks: ${pools[m].fell.filter(Boolean).length} fall beyond ${percent(p)}.` : "One pool, shown in the picture before."),
-      draw(context, w, tall, { pools, p }, paint) {
-        if (pools[m]) drawPool(context, w, tall, { ...pools[m], p }, paint);
-      },
+      when: ({ pools }) => m < pools.length,
+      words: ({ pools, p }) => `Running sum of ${pools[m].values.length} ranks: ${pools[m].fell.filter(Boolean).length} fall beyond ${percent(p)}.`,
+      draw: (context, w, tall, { pools, p }, paint) => drawPool(context, w, tall, { ...pools[m], p }, paint),
     })),
   ],
   table: ({ scores, weights, mask }) => ({

@@ -27,10 +27,10 @@ export const LAB = {
   question: "Every weight is a sum of directions, the strong ones first. PiSSA trains the first r, MiLoRA the last r, and what is left is frozen. How much of the weight does an adapter of rank r hold?",
   answer: ({ r, method, share, even, weights }) =>
     `With r = ${r}, ${method} holds ${percent(share)} of the sum of squares of all entries, in ${percent(weights)} of the numbers. Were all directions equally strong, it would hold ${percent(even)}.`,
-  defaults: { r: 8, method: "PiSSA" },
-  controls: () => [
+  defaults: { r: 8, method: "PiSSA", most: 64 },
+  controls: [
     { name: "method", kind: "chips", values: ["PiSSA", "MiLoRA"], help: "PiSSA takes the strongest directions, MiLoRA the weakest." },
-    { name: "r", label: "rank r", values: [1, 2, 4, 8, 12, 16, 24, 32, 48, 64], help: "So many directions go to the adapter." },
+    { name: "r", label: "rank r", values: ({ most }) => [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64].filter((r) => r <= most), help: "So many directions go to the adapter." },
   ],
   compute({ r, method }, data) {
     const of = (this.cache ??= unpack(data));
@@ -78,7 +78,7 @@ export const LAB = {
     })),
   ],
   table: ({ S, first, last, share }) => ({
-    head: ["", "places", "share of the sum of squares"],
+    head: ["part", "places", "share of the sum of squares"],
     rows: [["adapter", `${first + 1} to ${last}`, percent(share)], ["frozen", first ? `1 to ${first}` : `${last + 1} to ${S.length}`, percent(1 - share)]],
   }),
   state: ({ S, share, taken, left, first, last }) => ({ share, first, last, singular_values: Array.from(S), taken, left }),

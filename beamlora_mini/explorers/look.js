@@ -53,13 +53,19 @@ export const LOOK = /* css */ `
 .view .off { display:none; }
 .view .error { color:var(--alarm); margin:0; flex-basis:100%; font-size:.9rem; }
 .view .error:empty { display:none; }
+.playground, .playground .view { min-height:0; }
+.playground .view main, .playground .view header { padding:.6rem; }
+.playground .view header { position:static; border-radius:12px; }
+.view progress { accent-color:var(--ink); }
 @media (max-width: 1000px) { .view .promise { display:none; } }
 @media (max-width: 760px) {
   .view .body { grid-template-columns:minmax(0,1fr); }
   .view aside { border:0; padding:0 .8rem .4rem; }
-  .view aside summary { display:block; }
+  .view aside summary { display:list-item; }
   .view aside details[open] { max-height:45vh; overflow-y:auto; }
-  .view header { position:sticky; top:0; z-index:1; padding:.5rem .8rem; }
+  .view header { position:sticky; top:0; z-index:1; padding:.4rem .8rem; gap:.35rem; }
+  .view header button, .view header select { padding:.2rem .5rem; }
+  .view header .play { min-width:5rem; }
   .view main { padding:.8rem; }
 }
 `;

@@ -7,10 +7,24 @@ export class Record {
   constructor({ importance, before, pools, ...facts }) {
     Object.assign(this, facts);
     this.size = this.modules.length * this.ranks;
-    this.values = numbersOf(importance);
+    const all = numbersOf(importance);
+    this.rows = this.steps.map((_, place) => all.subarray(place * this.size, (place + 1) * this.size)); // of each step
     this.before = Object.fromEntries(Object.entries(before).map(([step, text]) => [step, numbersOf(text)]));
     this.pools = Object.fromEntries(Object.entries(pools).map(([step, pool]) => [step, { ...pool, values: numbersOf(pool.values) }]));
-    this.eventSteps = [...new Set(this.events.map(({ step }) => step))].sort((x, y) => x - y);
+  }
+  get eventSteps() {
+    return [...new Set(this.events.map(({ step }) => step))].sort((x, y) => x - y);
+  }
+  /** The step at which the run ends, or is planned to. */
+  get last() {
+    return this.total ?? this.steps.at(-1);
+  }
+  /** Takes over what was recorded since: a part of a run, packed in the same way. */
+  extend(more) {
+    const next = new Record({ ...more, modules: this.modules });
+    for (const name of ["steps", "losses", "rows", "events"]) this[name].push(...next[name]);
+    Object.assign(this.before, next.before);
+    Object.assign(this.pools, next.pools);
   }
   /** The place of the last recorded step that is not after `step`. */
   placeOf(step) {
@@ -19,7 +33,7 @@ export class Record {
   }
   /** Importances (r,) of a module at a place; of ranks that are there. */
   at(place, module) {
-    return this.of(this.values.subarray(place * this.size, (place + 1) * this.size), module);
+    return this.of(this.rows[place], module);
   }
   of(values, module) {
     const own = values.subarray(module * this.ranks, (module + 1) * this.ranks);
@@ -32,7 +46,6 @@ export class Record {
   /** What all ranks weighed until the event of a step: {values: as `of` takes them, exact}. Not exact: as last recorded before it. */
   until(step) {
     if (this.before[step]) return { values: this.before[step], exact: true };
-    const place = this.placeOf(step - 1);
-    return { values: this.values.subarray(place * this.size, (place + 1) * this.size), exact: false };
+    return { values: this.rows[this.placeOf(step - 1)], exact: false };
   }
 }
