@@ -42,7 +42,7 @@ def replayed(widget: Any) -> str:
         thread.submit(asyncio.run, run()).result()
     state = {"settings": widget.settings, "status": widget.status, "tasks": widget.tasks}
     script = widget._esm.replace("export default { render };", "")
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title><body style="margin:0"><div id="root"></div>
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title><body style="margin:0"><main id="root"></main>
 <script type="module">
 {script}
 const state = {json.dumps(state)};

@@ -435,7 +435,7 @@ function explained() {
     ["Still wrong", "in the matrix world |change - update| / |change|, of the whole matrix; on the plane the share of 24 by 24 points on the wrong side."],
     ["Loss", "of the batch of this step, before the step: mean squared error, or cross-entropy."],
     ["Effective rank", "how many directions the update uses: e to the entropy of its singular values' shares; k equal ones give k. The update of PiSSA and MiLoRA is counted from W, so it is also what their start left out."],
-    ["Rank river", "a band is a rank, as wide as its share. With BeamLoRA that is its weight, made of a learned score, else the size |b| |a| of what it adds, times alpha / r and E, where there is one. Its number and colour: the first rank it descends from (colours repeat after eight)."],
+    ["Rank river", "a band is a rank, as wide as its share. With BeamLoRA that is its weight, made of a learned score, else the size |b| |a| of what it adds, times alpha / r and E, where there is one. Its number and colour: the first rank it descends from (the second eight are darker)."],
     ["Event", "the moment at which a method removes, adds, copies or restarts ranks."],
     ["Fair comparison", "each method wants its own learning rate: compare each at its best, on several seeds."],
     ["The same by Python", "import beamlora_mini as bl; bl.arena.simulate(...) with these settings makes the same run by the package, to the last digits."],

@@ -5,7 +5,7 @@ import { drawPool, poolInWords, poolOf } from "./event.js";
 import { Grid, SORT_NAMES, ordered, shares } from "./grid.js";
 import { LOOK, h, mark, percent, tell } from "./look.js";
 import { Record } from "./record.js";
-import { FOUNDERS, drawRiver, familiesLeft, inkOn, lineOf, livesOf, widthsOf } from "./river.js";
+import { colourOf, drawRiver, familiesLeft, inkOn, lineOf, livesOf, widthsOf } from "./river.js";
 
 const [TALL, AXIS] = [230, 20]; // CSS pixels
 const PAUSE = 120; // milliseconds from one record to the next while it plays
@@ -149,7 +149,7 @@ export class Explorer {
         this.title ? h("h2", {}, this.title) : [h("h1", {}, "Rank explorer"), h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", "))],
         button("back", "◂ step", "one record back", () => this.move(-1)), button("play", "▶ play", "play", () => this.play()), button("step", "step ▸", "one record on", () => this.move(1)),
         h("div", { class: "count" }, (part.count = h("span")), h("small", {}, ` of ${this.last} steps`))),
-      (part.main = h("main", {},
+      (part.main = h(this.title ? "div" : "main", { class: "main" },
         h("section", { class: "card" },
           (part.time = h("input", { type: "range", min: 0, max: record.steps.length - 1, style: "width:100%", "aria-label": "recorded step", oninput: (event) => { this.playing = false; this.place = Number(event.target.value); this.draw(); } })),
           h("div", { class: this.title ? "off" : "" }, h("div", { class: "head" }, h("h2", {}, "Loss"), (part.loss = h("span"))), (part.losses = h("canvas", { role: "img" })))),
@@ -273,7 +273,7 @@ export class Explorer {
   drawLines(context, w, lit) {
     const { record, river, paint } = this;
     const lines = river.lives.map((life) => ({
-      xs: record.steps, dash: life.died === null ? [] : [3, 3], colour: FOUNDERS[life.founder % FOUNDERS.length], faint: lit && !lit.has(life),
+      xs: record.steps, dash: life.died === null ? [] : [3, 3], colour: colourOf(life.founder), faint: lit && !lit.has(life),
       values: record.steps.map((step, place) => (this.seats(step)[life.slot] === life ? shares(record.at(place, this.module))[life.slot] : NaN)),
     }));
     const top = Math.max(...lines.flatMap(({ values }) => values.filter(Number.isFinite)));
@@ -303,7 +303,7 @@ export class Explorer {
     of.forEach((share, slot) => {
       const { founder } = seats[slot];
       const button = parts.ranks.children[slot];
-      mark(button, "style", `background:${FOUNDERS[founder % FOUNDERS.length]};color:${inkOn(founder)};${slot === this.slot ? "outline:3px solid var(--ink)" : ""}`);
+      mark(button, "style", `background:${colourOf(founder)};color:${inkOn(founder)};${slot === this.slot ? "outline:3px solid var(--ink)" : ""}`);
       mark(button, "aria-label", `rank ${slot}: ${share.toFixed(2)} times an even share, line of ${founder}`);
       mark(button, "aria-pressed", slot === this.slot);
     });

@@ -22,7 +22,7 @@ export const LOOK = /* css */ `
 .view .body { display:grid; grid-template-columns:16rem minmax(0,1fr); }
 .view aside { padding:.4rem 1.2rem 2rem; background:var(--card); border-right:1px solid var(--line); }
 .view aside summary { display:none; font-weight:600; padding:.4rem 0; }
-.view main { padding:1rem 1.2rem 2rem; display:grid; gap:1rem; align-content:start; max-width:170rem; }
+.view main, .view .main { padding:1rem 1.2rem 2rem; display:grid; gap:1rem; align-content:start; max-width:170rem; }
 .view .card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:.8rem 1rem; min-width:0; }
 .view .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr)); gap:1rem; }
 .view .chips { display:flex; flex-wrap:wrap; gap:.35rem; }
@@ -54,7 +54,7 @@ export const LOOK = /* css */ `
 .view .error { color:var(--alarm); margin:0; flex-basis:100%; font-size:.9rem; }
 .view .error:empty { display:none; }
 .playground, .playground .view { min-height:0; }
-.playground .view main, .playground .view header { padding:.6rem; }
+.playground .view .main, .playground .view header { padding:.6rem; }
 .playground .view header { position:static; border-radius:12px; }
 .view progress { accent-color:var(--ink); }
 @media (max-width: 1000px) { .view .promise { display:none; } }
@@ -66,7 +66,7 @@ export const LOOK = /* css */ `
   .view header { position:sticky; top:0; z-index:1; padding:.4rem .8rem; gap:.35rem; }
   .view header button, .view header select { padding:.2rem .5rem; }
   .view header .play { min-width:5rem; }
-  .view main { padding:.8rem; }
+  .view main, .view .main { padding:.8rem; }
 }
 `;
 

@@ -4,7 +4,7 @@ import { singularValues } from "./algebra.js";
 import { bars, curves, heat, line, sharp, stepAxis } from "./canvas.js";
 import { lastEvent } from "./lane.js";
 import { h, mark, percent, shown, tell } from "./look.js";
-import { FOUNDERS, drawRiver, familiesLeft, inkOn, livesOf, widthsOf } from "./river.js";
+import { colourOf, drawRiver, familiesLeft, inkOn, livesOf, widthsOf } from "./river.js";
 import { inside } from "./worlds.js";
 
 const TALL = 190; // CSS pixels
@@ -164,7 +164,7 @@ export class Panels {
       const button = parts.slots[slot];
       button.classList.toggle("gone", died !== null || share(slot) === 0);
       tell(button, founder === slot ? String(slot) : `${slot} ← ${founder}`);
-      const style = `background:${FOUNDERS[founder % FOUNDERS.length]};color:${inkOn(founder)};${slot === chosen ? "outline:3px solid var(--ink)" : ""}`;
+      const style = `background:${colourOf(founder)};color:${inkOn(founder)};${slot === chosen ? "outline:3px solid var(--ink)" : ""}`;
       mark(button, "style", style);
       mark(button, "aria-label", `rank ${slot}: ${percent(share(slot))} of the whole, family of ${founder}`);
       mark(button, "aria-pressed", slot === chosen);

@@ -105,7 +105,7 @@ class Playground {
         (part.error = h("p", { class: "error", role: "alert" }))),
       h("div", { class: "body" },
         h("aside", { "aria-label": "settings" }, h("details", { open: true }, h("summary", {}, "Settings"), (part.tabs = h("div", { class: "chips", style: "margin-top:.7rem" })), part.controls)),
-        h("main", {},
+        h("div", { class: "main" },
           h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, "Loss of the batches"), (part.legend = h("span"))), (part.loss = h("canvas", { role: "img" }))),
           (part.views = h("div", { class: "cards" })),
           (part.live = h("p", { class: "hidden", "aria-live": "polite" })))))));

@@ -1,11 +1,18 @@
 // The rank river: what became of every rank of a module. plots/river.py draws the same from a RankHistory.
 
 // Paul Tol's bright scheme and an indigo, as in plots/river.py: safe for colour-blind readers.
-export const FOUNDERS = ["#4477AA", "#EE6677", "#CCBB44", "#228833", "#66CCEE", "#AA3377", "#BBBBBB", "#6B5FB5"];
-const DARK = new Set(["#4477AA", "#228833", "#AA3377", "#6B5FB5"]);
-
-/** What can be read on a founder's colour. */
-export const inkOn = (founder) => (DARK.has(FOUNDERS[founder % FOUNDERS.length]) ? "#ffffff" : "#101418");
+const FOUNDERS = ["#4477AA", "#EE6677", "#CCBB44", "#228833", "#66CCEE", "#AA3377", "#BBBBBB", "#6B5FB5"];
+const rgbOf = (founder) => {
+  const dim = Math.floor(founder / FOUNDERS.length) % 2 ? 0.6 : 1;
+  return [1, 3, 5].map((i) => Math.round(dim * parseInt(FOUNDERS[founder % FOUNDERS.length].slice(i, i + 2), 16)));
+};
+/** The colour of a first rank, one of eight; the next eight have the same, darker. */
+export const colourOf = (founder) => `rgb(${rgbOf(founder).join()})`;
+/** Black or white, whichever is read better on a founder's colour. */
+export function inkOn(founder) {
+  const [r, g, b] = rgbOf(founder).map((x) => (x / 255 <= 0.04045 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.19 ? "#101418" : "#ffffff";
+}
 
 const newLife = (slot, founder, born, parent = null) => ({ slot, founder, born, died: null, parent, children: [] });
 
@@ -104,7 +111,7 @@ export function drawRiver(context, w, h, river, points, { steps, paper, ink, lit
     for (let i = to; i >= from; i--) context.lineTo(x(points[i].x), tops[i][k + 1]);
     context.closePath();
     context.globalAlpha = (life.died === null ? 1 : 0.4) * (lit && !lit.has(life) ? 0.25 : 1);
-    context.fillStyle = FOUNDERS[life.founder % FOUNDERS.length];
+    context.fillStyle = colourOf(life.founder);
     context.fill();
     context.globalAlpha = 1;
     context.strokeStyle = paper;

@@ -194,7 +194,7 @@ def test_its_page_shows_the_runs_and_sends_what_the_reader_wants(replay, open_pa
         slider = page.locator(f'[data-name="{name}"]')
         before = page.evaluate("JSON.stringify(model.get('settings'))")
         slider.focus()
-        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight" if name == "steps" else "ArrowLeft")
         assert page.evaluate("JSON.stringify(model.get('settings'))") != before
         assert page.evaluate("document.activeElement.dataset.name") == name
     page.get_by_role("button", name="second lane").click()
