@@ -11,7 +11,8 @@ export function fromFragment(fragment) {
     else if (name === "lock") state.lock = value.split(",");
     else if (name === "fork") state.fork = stepFrom(value);
     else if (name === "edits") state.edits[lane] = value.split(",").map(editFrom).filter(Boolean);
-    else if (name === "switches") state.a.switches = value.split(",").filter(Boolean).map(Number).filter(Number.isInteger);
+    else if (name === "switches")
+      state.a.switches = value.split(",").filter(Boolean).map(Number).filter(Number.isInteger);
     else if (lane === "b") state.b = { ...state.b, [name]: parsed(value) };
     else state.a[name] = parsed(value);
   }
@@ -20,7 +21,8 @@ export function fromFragment(fragment) {
 
 export function toFragment({ a, b, edits, n, lock, fork, experiment }) {
   const parts = new URLSearchParams();
-  const given = (of) => Object.entries(of ?? {}).filter(([, value]) => value !== null && value !== undefined && value?.length !== 0);
+  const given = (of) =>
+    Object.entries(of ?? {}).filter(([, value]) => value !== null && value !== undefined && value?.length !== 0);
   for (const [name, value] of given(a)) parts.set(name, value);
   for (const [name, value] of given(b)) parts.set(`b.${name}`, value);
   if (edits.a.length) parts.set("edits", edits.a.map(editText));
@@ -39,7 +41,8 @@ const KINDS = { p: "prune", f: "fresh", c: "copy" };
 
 /** "40p0.3": after step 40 rank 3 of module 0 is pruned; "40f0.3": made fresh; "80c0.2.1.20": it gets a copy of rank 1 as of 20 steps ago. */
 function editFrom(text) {
-  const [, step, kind, module, slot, source, lag] = text.match(/^(\d+)([pfc])(\d+)\.(\d+)(?:\.(\d+))?(?:\.(\d+))?$/) ?? [];
+  const [, step, kind, module, slot, source, lag] =
+    text.match(/^(\d+)([pfc])(\d+)\.(\d+)(?:\.(\d+))?(?:\.(\d+))?$/) ?? [];
   if (!kind || (kind === "c") !== (source !== undefined)) return null;
   const edit = { step: +step, kind: KINDS[kind], module: +module, slot: +slot };
   return kind === "c" ? { ...edit, source: +source, lag: +(lag ?? 0) } : edit;

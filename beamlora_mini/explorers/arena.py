@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ..history import RankHistory
-from .page import bundle, framed, page
+from .page import PageView, bundle, page
 from .settings import complete
 from .twin import simulate
 
@@ -29,6 +28,8 @@ MODULES = (
     "river.js",
     "lane.js",
     "experiments.js",
+    "session.js",
+    "guide.js",
     "panels.js",
     "arena.js",
 )
@@ -38,30 +39,18 @@ ALT = (
 )
 
 
-class ArenaView:
-    """The arena with settings to begin with: shown in a notebook, or saved as a page."""
+class ArenaView(PageView):
+    """The arena with settings to begin with."""
+
+    title, alt = "Rank arena", ALT
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings
 
     def page(self) -> str:
-        """The page: HTML that needs nothing else."""
-        return page("Rank arena", bundle(*MODULES), "arena", self.settings)
+        return page(self.title, bundle(*MODULES), "arena", self.settings)
 
-    def save(self, path: str | Path) -> None:
-        """Write the page to a file; it opens from disk, without a network."""
-        Path(path).write_text(self.page(), encoding="utf-8")
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        png = self._picture()
-        return {
-            "text/html": framed("Rank arena", self.page(), png, ALT),
-            "image/png": png,
-            "text/plain": repr(self),
-        }
-
-    def _picture(self) -> str:
-        """Where no page runs: the river of the run, as PNG in base64."""
+    def picture(self) -> str:
         from ..plots.river import busiest, river_figure
         from ..plots.style import _png
 
@@ -70,9 +59,6 @@ class ArenaView:
         drawn, _ = river_figure(history, busiest(history))
         drawn.axes[0].set_title("")
         return _png(drawn)
-
-    def __repr__(self) -> str:
-        return "<the rank arena: a page in which a low-rank adapter trains>"
 
 
 def arena(**settings: Any) -> ArenaView:

@@ -33,7 +33,8 @@ const small = new Map(); // a little canvas for each shape, to be stretched
 export function heat(canvas, matrix, reach, { paper, smooth = false, dots = [] }) {
   const [rows, columns] = [matrix.length, matrix[0].length];
   const key = `${rows} ${columns}`;
-  if (!small.has(key)) small.set(key, Object.assign(document.createElement("canvas"), { width: columns, height: rows }));
+  if (!small.has(key))
+    small.set(key, Object.assign(document.createElement("canvas"), { width: columns, height: rows }));
   const little = small.get(key).getContext("2d");
   const image = little.createImageData(columns, rows);
   const base = rgb(paper);
@@ -52,10 +53,15 @@ export function heat(canvas, matrix, reach, { paper, smooth = false, dots = [] }
   context.drawImage(small.get(key), 0, 0, w, tall);
   for (const { x, y, up } of dots) example(context, ((x + 1) / 2) * w, ((1 - y) / 2) * tall, up);
 }
-export const [ORANGE, BLUE] = [[217, 72, 15], [37, 99, 235]];
+export const [ORANGE, BLUE] = [
+  [217, 72, 15],
+  [37, 99, 235],
+];
 /** A colour `share` of the way from the paper to the full one. */
 export function between(paper, full, share) {
-  return `rgb(${rgb(paper).map((x, k) => Math.round(x + (full[k] - x) * share)).join()})`;
+  return `rgb(${rgb(paper)
+    .map((x, k) => Math.round(x + (full[k] - x) * share))
+    .join()})`;
 }
 const rgb = (paper) => [1, 3, 5].map((i) => parseInt(paper.slice(i, i + 2), 16));
 
@@ -113,7 +119,8 @@ export function bars(context, w, tall, { sets, count, least, soft }) {
   const slot = (w - 30) / count;
   context.fillStyle = soft;
   context.textAlign = "right";
-  for (const value of [0, top / 2, top]) context.fillText(shown(value), 26, tall - 20 - (value / top) * (tall - 26) + (value ? 8 : 0));
+  for (const value of [0, top / 2, top])
+    context.fillText(shown(value), 26, tall - 20 - (value / top) * (tall - 26) + (value ? 8 : 0));
   const wide = (slot * 0.72) / sets.length;
   context.textAlign = "center";
   for (let k = 0; k < count; k++) {

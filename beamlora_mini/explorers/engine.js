@@ -8,7 +8,17 @@ import { dot, effectiveRank, round, singularValues } from "./algebra.js";
 import { complete } from "./settings.js";
 import { orthogonality } from "./layer.js";
 import { MatrixWorld, PlaneWorld } from "./worlds.js";
-import { AdaLoRASchedule, BeamSchedule, IncreLoRASchedule, ReLoRASchedule, addNoise, copyRanks, freshRank, mixed, photograph } from "./schedules.js";
+import {
+  AdaLoRASchedule,
+  BeamSchedule,
+  IncreLoRASchedule,
+  ReLoRASchedule,
+  addNoise,
+  copyRanks,
+  freshRank,
+  mixed,
+  photograph,
+} from "./schedules.js";
 
 /** A run of one method. `step()` makes the next optimizer step; state: n, losses, left, events, history. */
 export class Arena {
@@ -19,7 +29,12 @@ export class Arena {
     const { method, world, steps } = this.settings;
     this.world = world === "matrix" ? new MatrixWorld(this.settings) : new PlaneWorld(this.settings);
     this.layers = this.world.layers;
-    const kinds = { ReLoRA: ReLoRASchedule, AdaLoRA: AdaLoRASchedule, IncreLoRA: IncreLoRASchedule, BeamLoRA: BeamSchedule };
+    const kinds = {
+      ReLoRA: ReLoRASchedule,
+      AdaLoRA: AdaLoRASchedule,
+      IncreLoRA: IncreLoRASchedule,
+      BeamLoRA: BeamSchedule,
+    };
     this.schedule = kinds[method] ? new kinds[method](this.settings, this.layers.length) : null;
     this.warmup = round(0.05 * steps);
     this.n = 0;
@@ -90,23 +105,25 @@ export class Arena {
     }
     const now = this.edits.filter(({ step }) => step === this.n);
     for (const { settings } of now) Object.assign(this.settings, settings);
-    return now.filter(({ kind }) => kind !== "set").map((edit) => {
-      const { kind, module, slot, source = null } = edit;
-      const layer = this.layers[module];
-      const target = layer.ranks[slot];
-      if (kind === "copy") {
-        const now = photograph(this.layers)[module];
-        const then = this.photos.get(edit)?.[module] ?? now;
-        copyRanks(layer, [slot], [source], mixed(edit, now, then));
-        if (edit.noise) addNoise(target, edit.noise, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
-      } else if (kind === "fresh") {
-        freshRank(layer, target, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
-      } else {
-        for (const param of [target.a, target.b]) param.value.fill(0);
-        for (const param of [target.a, target.b, target.w]) param?.forget();
-      }
-      return { step: this.n, kind: kind === "prune" ? "prune" : "expand", module, slot, source };
-    });
+    return now
+      .filter(({ kind }) => kind !== "set")
+      .map((edit) => {
+        const { kind, module, slot, source = null } = edit;
+        const layer = this.layers[module];
+        const target = layer.ranks[slot];
+        if (kind === "copy") {
+          const now = photograph(this.layers)[module];
+          const then = this.photos.get(edit)?.[module] ?? now;
+          copyRanks(layer, [slot], [source], mixed(edit, now, then));
+          if (edit.noise) addNoise(target, edit.noise, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
+        } else if (kind === "fresh") {
+          freshRank(layer, target, new Draws(layer.seed, STREAM.fresh, module, this.n, slot));
+        } else {
+          for (const param of [target.a, target.b]) param.value.fill(0);
+          for (const param of [target.a, target.b, target.w]) param?.forget();
+        }
+        return { step: this.n, kind: kind === "prune" ? "prune" : "expand", module, slot, source };
+      });
   }
 
   /** As many steps as it takes to have made n. */

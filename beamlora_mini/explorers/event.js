@@ -21,7 +21,10 @@ export function poolOf(record, step, module) {
 /** What is said of an event, with the same facts as the picture. */
 export function poolInWords(step, { values, fell, p, exact, of }) {
   const count = fell.filter(Boolean).length;
-  const how = p === null || p > 1 ? "" : ` All ranks by weight, the heaviest first: those from where the running sum passes ${(100 * p).toFixed(1)} % of the total on are pruned.`;
+  const how =
+    p === null || p > 1
+      ? ""
+      : ` All ranks by weight, the heaviest first: those from where the running sum passes ${(100 * p).toFixed(1)} % of the total on are pruned.`;
   const old = exact ? "" : " The weights until the event were not recorded: these are of the record before it.";
   return `Event at step ${step}: ${count} of the ${values.length} ranks of ${of} fell.${how}${old}`;
 }
@@ -69,7 +72,8 @@ function drawCut(context, left, w, bottom, { values, fell }, paint) {
   const each = (w - start - 8) / shown.length;
   context.fillStyle = paint.soft;
   context.textAlign = "right";
-  for (const value of most > least ? [most, least] : [most]) context.fillText(value.toFixed(2), start - 8, y(value) + 4);
+  for (const value of most > least ? [most, least] : [most])
+    context.fillText(value.toFixed(2), start - 8, y(value) + 4);
   shown.forEach((value, k) => {
     const gone = fell[from + k];
     context.beginPath();
@@ -81,5 +85,11 @@ function drawCut(context, left, w, bottom, { values, fell }, paint) {
   });
   context.fillStyle = paint.soft;
   context.textAlign = "center";
-  context.fillText(shown.length < values.length ? `weights of ranks ${from + 1} to ${from + shown.length}; rings fell` : "their weights; rings fell", (left + w) / 2, bottom + 15);
+  context.fillText(
+    shown.length < values.length
+      ? `weights of ranks ${from + 1} to ${from + shown.length}; rings fell`
+      : "their weights; rings fell",
+    (left + w) / 2,
+    bottom + 15,
+  );
 }

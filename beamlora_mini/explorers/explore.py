@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..history import RankHistory
-from .page import bundle, framed, page
+from .page import PageView, bundle, page
 
 MODULES = (
     "algebra.js",
@@ -24,6 +23,7 @@ MODULES = (
     "record.js",
     "grid.js",
     "event.js",
+    "reading.js",
     "explorer.js",
 )
 ALT = (
@@ -32,40 +32,25 @@ ALT = (
 )
 
 
-class ExplorerView:
-    """The explorer of one recorded run: shown in a notebook, or saved as a page."""
+class ExplorerView(PageView):
+    """The explorer of one recorded run."""
+
+    title, alt = "Rank explorer", ALT
 
     def __init__(self, history: RankHistory, modules: Sequence[str]):
         self.history, self.modules = history, list(modules)
 
     def page(self) -> str:
-        """The page: HTML that needs nothing else."""
-        return page(
-            "Rank explorer", bundle(*MODULES), "explorer", packed(self.history, self.modules)
-        )
+        given = packed(self.history, self.modules)
+        return page(self.title, bundle(*MODULES), "explorer", given)
 
-    def save(self, path: str | Path) -> None:
-        """Write the page to a file; it opens from disk, without a network."""
-        Path(path).write_text(self.page(), encoding="utf-8")
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        png = self._picture()
-        return {
-            "text/html": framed("Rank explorer", self.page(), png, ALT),
-            "image/png": png,
-            "text/plain": repr(self),
-        }
-
-    def _picture(self) -> str:
+    def picture(self) -> str:
         from ..plots.river import river_figure
         from ..plots.style import _png
 
         events = [event.module for event in self.history.events]
         drawn, _ = river_figure(self.history, max(self.modules, key=events.count))
         return _png(drawn)
-
-    def __repr__(self) -> str:
-        return "<the rank explorer: a page with every rank of a recorded run>"
 
 
 def explore(history: RankHistory, modules: Sequence[str] | None = None) -> ExplorerView:

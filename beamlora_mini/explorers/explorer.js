@@ -3,19 +3,20 @@
 import { curves, line, sharp, stepAxis } from "./canvas.js";
 import { drawPool, poolInWords, poolOf } from "./event.js";
 import { Grid, SORT_NAMES, ordered, shares } from "./grid.js";
-import { LOOK, h, mark, percent, tell } from "./look.js";
+import { LOOK, h, mark, onKeys, percent, tell } from "./look.js";
 import { Record } from "./record.js";
-import { colourOf, drawRiver, familiesLeft, inkOn, lineOf, livesOf, widthsOf } from "./river.js";
+import { Reading } from "./reading.js";
+import { colourOf, drawRiver, inkOn, lineOf } from "./river.js";
 
 const [TALL, AXIS] = [230, 20]; // CSS pixels
-const PAUSE = 120; // milliseconds from one record to the next while it plays
 
 export function mount(root, { settings: data, fragment = "" }) {
   return new Explorer(root, new Record(data), fragment).api();
 }
 
-export class Explorer {
+export class Explorer extends Reading {
   constructor(root, record, fragment, title = "") {
+    super();
     Object.assign(this, { record, title }); // title: of one that stands in another view, which shows the loss itself
     this.grid = new Grid();
     this.calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
@@ -25,150 +26,162 @@ export class Explorer {
     window.matchMedia?.("(prefers-color-scheme: dark)").addEventListener?.("change", () => this.draw());
   }
 
-  // --- the state, and its address ---
-
-  load(fragment) {
-    const given = Object.fromEntries(new URLSearchParams(fragment.replace(/^#/, "")));
-    const { record } = this;
-    const named = record.modules.findIndex(({ name }) => name === given.module);
-    const one = (value, names, otherwise) => (names.map(String).includes(value) ? value : otherwise);
-    this.place = given.step === undefined ? record.steps.length - 1 : record.placeOf(Number(given.step) || 0);
-    this.module = named >= 0 ? named : this.busiest();
-    this.sort = one(given.sort, SORT_NAMES, "place");
-    this.kind = one(given.kind, record.modules.map(({ kind }) => kind), "all");
-    this.block = one(given.block, record.modules.map(({ block }) => block), "all");
-    this.shape = one(given.shape, ["river", "lines"], "river");
-    this.slot = null;
-    this.playing = false;
-    this.choose(this.module);
-  }
-  fragment() {
-    const { record } = this;
-    const parts = new URLSearchParams({ step: record.steps[this.place], module: record.modules[this.module].name });
-    for (const [name, usual] of [["sort", "place"], ["kind", "all"], ["block", "all"], ["shape", "river"]]) if (this[name] !== usual) parts.set(name, this[name]);
-    return `#${parts}`;
-  }
-  busiest() {
-    const counts = this.record.modules.map((_, m) => this.record.eventsOf(m).length);
-    return counts.indexOf(Math.max(...counts));
-  }
-  get step() {
-    return this.record.steps[this.place];
-  }
-  get last() {
-    return this.record.last;
-  }
-  /** More was recorded: whoever looks at the end sees the new end. */
-  extend(more) {
-    const following = this.place === this.record.steps.length - 1;
-    this.record.extend(more);
-    mark(this.parts.time, "max", this.record.steps.length - 1);
-    if (following) this.place = this.record.steps.length - 1;
-    this.read();
-    this.draw();
-  }
-  state() {
-    const { record, place } = this;
-    return {
-      step: this.step, playing: this.playing, module: record.modules[this.module].name, rank: this.slot,
-      importance: Object.fromEntries(record.modules.map(({ name }, m) => [name, Array.from(record.at(place, m))])),
-      founders: familiesLeft(this.river), shown: this.order.map((m) => record.modules[m].name), fragment: this.fragment(),
-    };
-  }
-
-  // --- what the reader does ---
-
-  go(step) {
-    this.place = this.record.placeOf(step);
-    this.draw();
-  }
-  move(by) {
-    if (this.playing) this.play(false);
-    this.place = Math.max(0, Math.min(this.record.steps.length - 1, this.place + by));
-    this.draw();
-  }
-  play(on = !this.playing) {
-    this.playing = on;
-    if (on && this.place === this.record.steps.length - 1) this.place = 0;
-    if (on) this.next(-Infinity);
-    this.draw();
-  }
-  next(before) {
-    requestAnimationFrame((time) => {
-      if (!this.playing) return;
-      const due = time - before >= (this.calm ? 4 * PAUSE : PAUSE);
-      if (due) this.place = Math.min(this.record.steps.length - 1, this.place + (this.calm ? 4 : 1));
-      if (this.place === this.record.steps.length - 1) this.playing = false;
-      if (due) this.draw();
-      this.next(due ? time : before);
-    });
-  }
-  choose(module) {
-    this.module = module;
-    this.slot = null;
-    this.read();
-    this.draw();
-  }
-  /** The river of the module that is looked at. */
-  read() {
-    const { record, module } = this;
-    const events = record.eventsOf(module);
-    this.river = livesOf(record.at(0, module).length, events.filter(({ kind }) => kind !== "restart"));
-    const before = Object.fromEntries(Object.entries(record.before).map(([step, values]) => [step, record.of(values, module)]));
-    const rows = record.steps.map((x, place) => ({ x, values: record.at(place, module) }));
-    this.points = widthsOf(this.river, rows, before);
-  }
-  pick(slot) {
-    this.slot = this.slot === slot ? null : slot;
-    this.draw();
-  }
-  key(event) {
-    if (["INPUT", "SELECT", "BUTTON", "SUMMARY"].includes(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
-    const actions = { " ": () => this.play(), ArrowRight: () => this.move(1), ArrowLeft: () => this.move(-1), Home: () => this.move(-Infinity), End: () => this.move(Infinity), ArrowDown: () => this.neighbour(1), ArrowUp: () => this.neighbour(-1) };
-    if (actions[event.key]) {
-      event.preventDefault();
-      actions[event.key]();
-    }
-  }
-  neighbour(by) {
-    const at = this.order.indexOf(this.module);
-    this.choose(this.order[Math.max(0, Math.min(this.order.length - 1, at + by))]);
-  }
-
   // --- the page ---
 
   build(root) {
     const { record } = this;
     const part = (this.parts = {});
-    const button = (name, text, label, onclick) => (part[name] = h("button", { type: "button", class: name, "aria-label": label, onclick }, text));
-    const choice = (name, values) => h("label", { class: "note" }, `${name} `, (part[name] = h("select", { "aria-label": name, onchange: (event) => { this[name] = event.target.value; this.draw(); } }, values.map((value) => h("option", { value }, String(value))))));
+    const button = (name, text, label, onclick) =>
+      (part[name] = h("button", { type: "button", class: name, "aria-label": label, onclick }, text));
+    const choice = (name, values) =>
+      h(
+        "label",
+        { class: "note" },
+        `${name} `,
+        (part[name] = h(
+          "select",
+          {
+            "aria-label": name,
+            onchange: (event) => {
+              this[name] = event.target.value;
+              this.draw();
+            },
+          },
+          values.map((value) => h("option", { value }, String(value))),
+        )),
+      );
     const unique = (name) => ["all", ...new Set(record.modules.map((own) => own[name]))];
     const { model, task } = record.info;
-    root.replaceChildren(h("style", {}, LOOK), (part.page = h("div", { class: "view", tabindex: "-1" },
-      h("header", {},
-        this.title ? h("h2", {}, this.title) : [h("h1", {}, "Rank explorer"), h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", "))],
-        button("back", "◂ step", "one record back", () => this.move(-1)), button("play", "▶ play", "play", () => this.play()), button("step", "step ▸", "one record on", () => this.move(1)),
-        h("div", { class: "count" }, (part.count = h("span")), h("small", {}, ` of ${this.last} steps`))),
-      (part.main = h(this.title ? "div" : "main", { class: "main" },
-        h("section", { class: "card" },
-          (part.time = h("input", { type: "range", min: 0, max: record.steps.length - 1, style: "width:100%", "aria-label": "recorded step", oninput: (event) => { this.playing = false; this.place = Number(event.target.value); this.draw(); } })),
-          h("div", { class: this.title ? "off" : "" }, h("div", { class: "head" }, h("h2", {}, "Loss"), (part.loss = h("span"))), (part.losses = h("canvas", { role: "img" })))),
-        h("section", { class: "card" },
-          h("div", { class: "head" }, h("h2", {}, "All modules"), (part.scale = h("span"))),
-          h("div", { class: "chips" }, choice("sort", SORT_NAMES), choice("kind", unique("kind")), choice("block", unique("block"))),
-          (part.map = h("canvas", { role: "img", style: "margin-top:.6rem;cursor:pointer", onclick: (event) => this.clickMap(event) }))),
-        h("section", { class: "card" },
-          h("div", { class: "head" }, (part.title = h("h2")), (part.about = h("span"))),
-          h("div", { class: "chips" },
-            h("label", { class: "note" }, "module ", (part.module = h("select", { "aria-label": "module", onchange: (event) => this.choose(Number(event.target.value)) }))),
-            ["river", "lines"].map((shape) => (part[shape] = h("button", { type: "button", onclick: () => { this.shape = shape; this.draw(); } }, shape)))),
-          (part.one = h("canvas", { role: "img", style: "margin-top:.6rem" })),
-          (part.ranks = h("div", { class: "ranks", role: "group", "aria-label": "ranks at this step: press one to see its line" })),
-          (part.family = h("p", { class: "note", role: "status" }))),
-        h("section", { class: "card" }, h("h2", {}, "How the event chose"), (part.how = h("p", { class: "note" })), (part.pool = h("canvas", { role: "img" }))),
-        h("details", { class: "card", ontoggle: () => this.draw() }, h("summary", {}, "In words and numbers"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" }, (part.words = h("table")))),
-        (part.live = h("p", { class: "hidden", "aria-live": "polite" })))))));
-    part.page.addEventListener("keydown", (event) => this.key(event));
+    root.replaceChildren(
+      h("style", {}, LOOK),
+      (part.page = h(
+        "div",
+        { class: "view", tabindex: "-1" },
+        h(
+          "header",
+          {},
+          this.title
+            ? h("h2", {}, this.title)
+            : [
+                h("h1", {}, "Rank explorer"),
+                h("span", { class: "promise" }, [model, task?.replaceAll("_", " ")].filter(Boolean).join(", ")),
+              ],
+          button("back", "◂ step", "one record back", () => this.move(-1)),
+          button("play", "▶ play", "play", () => this.play()),
+          button("step", "step ▸", "one record on", () => this.move(1)),
+          h("div", { class: "count" }, (part.count = h("span")), h("small", {}, ` of ${this.last} steps`)),
+        ),
+        (part.main = h(
+          this.title ? "div" : "main",
+          { class: "main" },
+          h(
+            "section",
+            { class: "card" },
+            (part.time = h("input", {
+              type: "range",
+              min: 0,
+              max: record.steps.length - 1,
+              style: "width:100%",
+              "aria-label": "recorded step",
+              oninput: (event) => {
+                this.playing = false;
+                this.place = Number(event.target.value);
+                this.draw();
+              },
+            })),
+            h(
+              "div",
+              { class: this.title ? "off" : "" },
+              h("div", { class: "head" }, h("h2", {}, "Loss"), (part.loss = h("span"))),
+              (part.losses = h("canvas", { role: "img" })),
+            ),
+          ),
+          h(
+            "section",
+            { class: "card" },
+            h("div", { class: "head" }, h("h2", {}, "All modules"), (part.scale = h("span"))),
+            h(
+              "div",
+              { class: "chips" },
+              choice("sort", SORT_NAMES),
+              choice("kind", unique("kind")),
+              choice("block", unique("block")),
+            ),
+            (part.map = h("canvas", {
+              role: "img",
+              style: "margin-top:.6rem;cursor:pointer",
+              onclick: (event) => this.clickMap(event),
+            })),
+          ),
+          h(
+            "section",
+            { class: "card" },
+            h("div", { class: "head" }, (part.title = h("h2")), (part.about = h("span"))),
+            h(
+              "div",
+              { class: "chips" },
+              h(
+                "label",
+                { class: "note" },
+                "module ",
+                (part.module = h("select", {
+                  "aria-label": "module",
+                  onchange: (event) => this.choose(Number(event.target.value)),
+                })),
+              ),
+              ["river", "lines"].map(
+                (shape) =>
+                  (part[shape] = h(
+                    "button",
+                    {
+                      type: "button",
+                      onclick: () => {
+                        this.shape = shape;
+                        this.draw();
+                      },
+                    },
+                    shape,
+                  )),
+              ),
+            ),
+            (part.one = h("canvas", { role: "img", style: "margin-top:.6rem" })),
+            (part.ranks = h("div", {
+              class: "ranks",
+              role: "group",
+              "aria-label": "ranks at this step: press one to see its line",
+            })),
+            (part.family = h("p", { class: "note", role: "status" })),
+          ),
+          h(
+            "section",
+            { class: "card" },
+            h("h2", {}, "How the event chose"),
+            (part.how = h("p", { class: "note" })),
+            (part.pool = h("canvas", { role: "img" })),
+          ),
+          h(
+            "details",
+            { class: "card", ontoggle: () => this.draw() },
+            h("summary", {}, "In words and numbers"),
+            h(
+              "div",
+              { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" },
+              (part.words = h("table")),
+            ),
+          ),
+          (part.live = h("p", { class: "hidden", "aria-live": "polite" })),
+        )),
+      )),
+    );
+    onKeys(part.page, {
+      " ": () => this.play(),
+      ArrowRight: () => this.move(1),
+      ArrowLeft: () => this.move(-1),
+      Home: () => this.move(-Infinity),
+      End: () => this.move(Infinity),
+      ArrowDown: () => this.neighbour(1),
+      ArrowUp: () => this.neighbour(-1),
+    });
   }
   clickMap(event) {
     const module = this.grid.at(event.offsetX, event.offsetY);
@@ -180,10 +193,17 @@ export class Explorer {
     if (!this.river) return;
     const css = getComputedStyle(parts.page);
     const colour = (name) => css.getPropertyValue(`--${name}`).trim();
-    this.paint = { ink: colour("ink"), soft: colour("soft"), paper: colour("card"), a: colour("one"), b: colour("two") };
+    this.paint = {
+      ink: colour("ink"),
+      soft: colour("soft"),
+      paper: colour("card"),
+      a: colour("one"),
+      b: colour("two"),
+    };
     tell(parts.count, String(this.step));
     tell(parts.play, this.playing ? "❚❚ pause" : "▶ play");
     mark(parts.play, "aria-label", this.playing ? "pause" : "play");
+    mark(parts.time, "max", record.steps.length - 1);
     parts.time.value = place;
     mark(parts.time, "aria-valuetext", `step ${this.step} of ${this.last}`);
     for (const name of ["sort", "kind", "block"]) parts[name].value = this[name];
@@ -211,7 +231,8 @@ export class Explorer {
     context.strokeStyle = this.paint.soft;
     context.lineWidth = 1;
     context.setLineDash([2, 3]);
-    for (const step of steps) line(context, left + (step / this.last) * (right - left), 0, left + (step / this.last) * (right - left), tall);
+    for (const step of steps)
+      line(context, left + (step / this.last) * (right - left), 0, left + (step / this.last) * (right - left), tall);
     context.setLineDash([]);
   }
   drawLoss() {
@@ -222,19 +243,40 @@ export class Explorer {
     tell(parts.loss, `of the batch; dotted: events. Now: ${text}`);
     const [context, w] = sharp(parts.losses, 130);
     this.dots(context, 40, w - 6, 110, record.eventSteps);
-    curves(context, w, 130, { lines: [{ values: record.losses.map((x) => x ?? NaN), xs: record.steps, colour: paint.a, dash: [] }], steps: this.last, top: Math.max(1e-9, ...known), soft: paint.soft, write: (x) => x.toFixed(1) });
+    curves(context, w, 130, {
+      lines: [{ values: record.losses.map((x) => x ?? NaN), xs: record.steps, colour: paint.a, dash: [] }],
+      steps: this.last,
+      top: Math.max(1e-9, ...known),
+      soft: paint.soft,
+      write: (x) => x.toFixed(1),
+    });
     this.cursor(context, 40, w - 6, 110);
-    mark(parts.losses, "aria-label", `Loss over ${this.last} steps, ${known.length ? `from ${known[0].toFixed(2)} to ${known.at(-1).toFixed(2)}` : "not recorded"}; events at steps ${record.eventSteps.join(", ") || "none"}.`);
+    mark(
+      parts.losses,
+      "aria-label",
+      `Loss over ${this.last} steps, ${known.length ? `from ${known[0].toFixed(2)} to ${known.at(-1).toFixed(2)}` : "not recorded"}; events at steps ${record.eventSteps.join(", ") || "none"}.`,
+    );
   }
   drawMap() {
     const { record, parts, place, grid } = this;
     const modules = (this.order = ordered(record, place, this));
     const table = this.sort === "place" && record.modules.every(({ block }) => block !== null);
     const earlier = place ? record.steps[place - 1] : -1;
-    const fresh = new Set(record.events.filter(({ step, slot }) => step > earlier && step <= this.step && slot !== null).map(({ module, slot }) => `${module} ${slot}`));
+    const fresh = new Set(
+      record.events
+        .filter(({ step, slot }) => step > earlier && step <= this.step && slot !== null)
+        .map(({ module, slot }) => `${module} ${slot}`),
+    );
     grid.draw(parts.map, record, { modules, table, place, chosen: this.module, fresh, paint: this.paint });
-    tell(parts.scale, `a strip is a module, a cell a rank; orange: more than an even share, blue: less, full colour at ${percent(grid.reach)} off; dot: replaced just now`);
-    mark(parts.map, "aria-label", `Map of ${modules.length} modules with ${record.ranks} ranks each, at step ${this.step}; ${fresh.size} ranks replaced since the record before. The most uneven: ${this.unevenest(modules)}.`);
+    tell(
+      parts.scale,
+      `a strip is a module, a cell a rank; orange: more than an even share, blue: less, full colour at ${percent(grid.reach)} off; dot: replaced just now`,
+    );
+    mark(
+      parts.map,
+      "aria-label",
+      `Map of ${modules.length} modules with ${record.ranks} ranks each, at step ${this.step}; ${fresh.size} ranks replaced since the record before. The most uneven: ${this.unevenest(modules)}.`,
+    );
     const names = modules.map((m) => record.modules[m].label).join();
     if (this.listed !== names) {
       parts.module.replaceChildren(...modules.map((m) => h("option", { value: m }, record.modules[m].label)));
@@ -255,71 +297,75 @@ export class Explorer {
     const [context, w] = sharp(parts.one, TALL);
     const axis = TALL - AXIS;
     const lit = this.slot === null ? null : lineOf(this.seats()[this.slot]);
-    if (this.shape === "river") drawRiver(context, w, axis, river, this.points, { steps: this.last, paper: paint.paper, ink: paint.ink, lit });
+    if (this.shape === "river")
+      drawRiver(context, w, axis, river, this.points, { steps: this.last, paper: paint.paper, ink: paint.ink, lit });
     else this.drawLines(context, w, lit);
     const left = this.shape === "river" ? 0 : 40;
     const right = this.shape === "river" ? w : w - 6;
     context.textBaseline = "alphabetic";
     context.font = "11px system-ui, sans-serif";
     this.dots(context, left, right, axis, new Set(record.eventsOf(this.module).map(({ step }) => step)));
-    if (this.shape === "river") stepAxis(context, { left: 0, right: w, y: TALL - 5, steps: this.last, soft: paint.soft });
+    if (this.shape === "river")
+      stepAxis(context, { left: 0, right: w, y: TALL - 5, steps: this.last, soft: paint.soft });
     this.cursor(context, left, right, axis);
     for (const shape of ["river", "lines"]) mark(parts[shape], "aria-pressed", shape === this.shape);
     tell(parts.title, record.modules[this.module].label);
-    tell(parts.about, "a band is a rank, as wide as its share; colour, number: first rank; fork: copy; pale: pruned. Line: this step");
-    mark(parts.one, "aria-label", `${this.shape} of the ranks of ${record.modules[this.module].name}. ${this.inWords()}`);
+    tell(
+      parts.about,
+      "a band is a rank, as wide as its share; colour, number: first rank; fork: copy; pale: pruned. Line: this step",
+    );
+    mark(
+      parts.one,
+      "aria-label",
+      `${this.shape} of the ranks of ${record.modules[this.module].name}. ${this.inWords()}`,
+    );
   }
   /** A line for each life, in its founder's colour. */
   drawLines(context, w, lit) {
     const { record, river, paint } = this;
     const lines = river.lives.map((life) => ({
-      xs: record.steps, dash: life.died === null ? [] : [3, 3], colour: colourOf(life.founder), faint: lit && !lit.has(life),
-      values: record.steps.map((step, place) => (this.seats(step)[life.slot] === life ? shares(record.at(place, this.module))[life.slot] : NaN)),
+      xs: record.steps,
+      dash: life.died === null ? [] : [3, 3],
+      colour: colourOf(life.founder),
+      faint: lit && !lit.has(life),
+      values: record.steps.map((step, place) =>
+        this.seats(step)[life.slot] === life ? shares(record.at(place, this.module))[life.slot] : NaN,
+      ),
     }));
     const top = Math.max(...lines.flatMap(({ values }) => values.filter(Number.isFinite)));
     curves(context, w, TALL, { lines, steps: this.last, top, soft: paint.soft, write: (x) => x.toFixed(1) });
-  }
-  seats(step = this.step) {
-    return this.river.eras.findLast(({ from }) => from <= step).seats;
-  }
-  inWords() {
-    const { record } = this;
-    const of = shares(record.at(this.place, this.module));
-    const best = of.indexOf(Math.max(...of));
-    const alive = new Set(this.seats().slice(0, of.length).map(({ founder }) => founder)).size;
-    const done = record.eventsOf(this.module).filter(({ step }) => step <= this.step);
-    const last = done.at(-1);
-    const event = !last ? "No event so far." : `${done.length} events so far, the last at step ${last.step}.`;
-    return `${alive} of ${record.at(0, this.module).length} first ranks have descendants at step ${this.step}. The widest is rank ${best}, of the line of ${this.seats()[best].founder}, with ${of[best].toFixed(2)} times an even share. ${event}`;
   }
   drawRanks() {
     const { parts, record } = this;
     const of = shares(record.at(this.place, this.module));
     const seats = this.seats();
     if (parts.ranks.childElementCount !== of.length) {
-      parts.ranks.replaceChildren(...of.map((_, slot) => h("button", { type: "button", onclick: () => this.pick(slot) }, String(slot))));
+      parts.ranks.replaceChildren(
+        ...of.map((_, slot) => h("button", { type: "button", onclick: () => this.pick(slot) }, String(slot))),
+      );
     }
     if (this.slot !== null && this.slot >= of.length) this.slot = null;
     of.forEach((share, slot) => {
       const { founder } = seats[slot];
       const button = parts.ranks.children[slot];
-      mark(button, "style", `background:${colourOf(founder)};color:${inkOn(founder)};${slot === this.slot ? "outline:3px solid var(--ink)" : ""}`);
+      mark(
+        button,
+        "style",
+        `background:${colourOf(founder)};color:${inkOn(founder)};${slot === this.slot ? "outline:3px solid var(--ink)" : ""}`,
+      );
       mark(button, "aria-label", `rank ${slot}: ${share.toFixed(2)} times an even share, line of ${founder}`);
       mark(button, "aria-pressed", slot === this.slot);
     });
-    tell(parts.family, this.slot === null ? `${this.inWords()} Press a rank to see its line of descent.` : this.descent());
-  }
-  descent() {
-    const life = this.seats()[this.slot];
-    const path = [];
-    for (let up = life; up; up = up.parent) path.unshift(up.born ? `copied into slot ${up.slot} at step ${up.born}` : `first rank ${up.slot}`);
-    const line_ = lineOf(life);
-    const alive = this.river.eras.at(-1).seats.filter((each) => line_.has(each)).length;
-    return `Rank ${this.slot} at step ${this.step}: ${path.join(", then ")}. At the end ${alive} rank${alive === 1 ? "" : "s"} of its line ${alive === 1 ? "is" : "are"} there; ${familiesLeft(this.river)} of ${this.record.at(0, this.module).length} first ranks have descendants.`;
+    tell(
+      parts.family,
+      this.slot === null ? `${this.inWords()} Press a rank to see its line of descent.` : this.descent(),
+    );
   }
   drawEvent() {
     const { record, parts } = this;
-    const step = record.eventSteps.findLast((each) => each <= this.step && record.events.some((event) => event.step === each && event.kind === "expand"));
+    const step = record.eventSteps.findLast(
+      (each) => each <= this.step && record.events.some((event) => event.step === each && event.kind === "expand"),
+    );
     parts.pool.closest("section").classList.toggle("off", step === undefined);
     if (step === undefined) return;
     const pool = poolOf(record, step, this.module);
@@ -327,15 +373,46 @@ export class Explorer {
     const [context, w] = sharp(parts.pool, 180);
     drawPool(context, w, 180, pool, this.paint);
     tell(parts.how, words);
-    mark(parts.pool, "aria-label", `${words} The weights go from ${pool.values.at(-1).toFixed(2)} to ${pool.values[0].toFixed(2)}.`);
+    mark(
+      parts.pool,
+      "aria-label",
+      `${words} The weights go from ${pool.values.at(-1).toFixed(2)} to ${pool.values[0].toFixed(2)}.`,
+    );
   }
   tabulate() {
     const { record, parts } = this;
     const of = shares(record.at(this.place, this.module));
-    const rows = of.map((share, slot) => [slot, record.at(this.place, this.module)[slot].toPrecision(4), share.toFixed(3), this.seats()[slot].founder, this.seats()[slot].born]);
+    const rows = of.map((share, slot) => [
+      slot,
+      record.at(this.place, this.module)[slot].toPrecision(4),
+      share.toFixed(3),
+      this.seats()[slot].founder,
+      this.seats()[slot].born,
+    ]);
     const head = ["rank", "importance", "times an even share", "first rank of its line", "there since step"];
-    parts.words.replaceChildren(h("caption", {}, `${record.modules[this.module].name} at step ${this.step}`), h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text) => h("td", {}, String(text)))))));
+    parts.words.replaceChildren(
+      h("caption", {}, `${record.modules[this.module].name} at step ${this.step}`),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          head.map((text) => h("th", { scope: "col" }, text)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        rows.map((row) =>
+          h(
+            "tr",
+            {},
+            row.map((text) => h("td", {}, String(text))),
+          ),
+        ),
+      ),
+    );
   }
 
   /** What a page and its tests may call. */
@@ -345,7 +422,10 @@ export class Explorer {
       go: (step) => this.go(step),
       choose: (name) => this.choose(this.record.modules.findIndex((own) => own.name === name)),
       pick: (slot) => this.pick(slot),
-      pool: (step) => ({ ...poolOf(this.record, step, this.module), values: Array.from(poolOf(this.record, step, this.module).values) }),
+      pool: (step) => ({
+        ...poolOf(this.record, step, this.module),
+        values: Array.from(poolOf(this.record, step, this.module).values),
+      }),
       play: (on) => this.play(on),
       load: (fragment) => this.load(fragment),
       onstate: (listener) => {

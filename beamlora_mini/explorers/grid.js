@@ -3,7 +3,7 @@
 import { BLUE, ORANGE, between, sharp } from "./canvas.js";
 
 const SORTS = {
-  "place": null,
+  place: null,
   "most uneven first": (record, place) => (m) => -spread(shares(record.at(place, m))),
   "most replaced first": (record) => (m) => -record.eventsOf(m).filter(({ kind }) => kind === "expand").length,
 };
@@ -18,10 +18,12 @@ const spread = (of) => Math.max(...of) - Math.min(...of);
 
 /** Modules (their places in the record) that pass the filters, in order. */
 export function ordered(record, place, { sort, kind, block }) {
-  const all = record.modules.map((_, m) => m).filter((m) => {
-    const own = record.modules[m];
-    return (kind === "all" || own.kind === kind) && (block === "all" || String(own.block) === String(block));
-  });
+  const all = record.modules
+    .map((_, m) => m)
+    .filter((m) => {
+      const own = record.modules[m];
+      return (kind === "all" || own.kind === kind) && (block === "all" || String(own.block) === String(block));
+    });
   if (sort === "kind") {
     const kinds = [...new Set(record.modules.map((own) => own.kind))];
     return all.sort((x, y) => kinds.indexOf(record.modules[x].kind) - kinds.indexOf(record.modules[y].kind) || x - y);
@@ -40,7 +42,9 @@ export class Grid {
   measure(record) {
     if (this.measured === record.steps.length) return;
     this.measured = record.steps.length;
-    const last = record.modules.flatMap((_, m) => shares(record.at(record.steps.length - 1, m)).map((w) => Math.abs(w - 1)));
+    const last = record.modules.flatMap((_, m) =>
+      shares(record.at(record.steps.length - 1, m)).map((w) => Math.abs(w - 1)),
+    );
     last.sort((x, y) => x - y);
     this.reach = Math.max(0.02, last[Math.floor(0.98 * (last.length - 1))]); // the deviation of the full colour
   }
@@ -72,7 +76,11 @@ export class Grid {
         context.fillText(name, x - label, y + high * 0.8, label - 4);
       }
       shares(record.at(place, m)).forEach((share, i) => {
-        context.fillStyle = between(paint.paper, share > 1 ? ORANGE : BLUE, Math.min(1, Math.abs(share - 1) / this.reach));
+        context.fillStyle = between(
+          paint.paper,
+          share > 1 ? ORANGE : BLUE,
+          Math.min(1, Math.abs(share - 1) / this.reach),
+        );
         context.fillRect(x + i * cell, y, Math.max(1, cell - 0.5), high - 1.5);
         if (fresh.has(`${m} ${i}`)) {
           context.fillStyle = paint.ink;

@@ -42,7 +42,11 @@ export class Controls {
     return this.made.get(key);
   }
   get(control) {
-    if (!this.made.has(control.name)) this.made.set(control.name, make(control, (value) => this.change(control.name, value)));
+    if (!this.made.has(control.name))
+      this.made.set(
+        control.name,
+        make(control, (value) => this.change(control.name, value)),
+      );
     return this.made.get(control.name);
   }
   help(target) {
@@ -63,18 +67,43 @@ function make(control, change) {
 }
 
 function chips({ name, label, values }, change, about) {
-  const buttons = values.map((value) => h("button", { type: "button", "data-name": `${name}-${value}`, "data-value": value, onclick: () => change(value) }, value));
-  const title = label !== name ? h("span", { class: "note", style: "flex-basis:100%", "aria-hidden": "true" }, label) : null;
-  const element = h("div", { class: "chips", role: "group", "aria-label": label, "aria-describedby": about.id, "data-help": name, style: "margin:.4rem 0" }, title, buttons, about);
-  const update = (settings, fixed) => buttons.forEach((button, k) => {
-    mark(button, "aria-pressed", values[k] === settings[name]);
-    button.disabled = fixed;
-  });
+  const buttons = values.map((value) =>
+    h(
+      "button",
+      { type: "button", "data-name": `${name}-${value}`, "data-value": value, onclick: () => change(value) },
+      value,
+    ),
+  );
+  const title =
+    label !== name ? h("span", { class: "note", style: "flex-basis:100%", "aria-hidden": "true" }, label) : null;
+  const element = h(
+    "div",
+    {
+      class: "chips",
+      role: "group",
+      "aria-label": label,
+      "aria-describedby": about.id,
+      "data-help": name,
+      style: "margin:.4rem 0",
+    },
+    title,
+    buttons,
+    about,
+  );
+  const update = (settings, fixed) =>
+    buttons.forEach((button, k) => {
+      mark(button, "aria-pressed", values[k] === settings[name]);
+      button.disabled = fixed;
+    });
   return { element, update };
 }
 
 function select({ name, label, values }, change, about) {
-  const input = h("select", { "data-name": name, "aria-describedby": about.id, onchange: () => change(input.value) }, values.map((each) => h("option", {}, each)));
+  const input = h(
+    "select",
+    { "data-name": name, "aria-describedby": about.id, onchange: () => change(input.value) },
+    values.map((each) => h("option", {}, each)),
+  );
   const element = h("label", { class: "slider", "data-help": name }, label, input, about);
   const update = (settings, fixed) => {
     input.value = settings[name];
@@ -86,7 +115,14 @@ function select({ name, label, values }, change, about) {
 function slider({ name, label, values }, change, about) {
   let all = [];
   const number = h("b");
-  const input = h("input", { type: "range", min: 0, "data-name": name, "aria-label": label, "aria-describedby": about.id, oninput: () => change(all[input.value]) });
+  const input = h("input", {
+    type: "range",
+    min: 0,
+    "data-name": name,
+    "aria-label": label,
+    "aria-describedby": about.id,
+    oninput: () => change(all[input.value]),
+  });
   const element = h("label", { class: "slider", "data-help": name }, label, number, input, about);
   const update = (settings, fixed) => {
     const value = settings[name];

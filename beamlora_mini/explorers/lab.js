@@ -54,26 +54,96 @@ class Lab {
       const canvas = h("canvas", { role: "img" });
       if (picture.drag) this.listen(canvas, picture);
       const note = h("span");
-      const card = h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, picture.title), note), canvas);
+      const card = h(
+        "section",
+        { class: "card" },
+        h("div", { class: "head" }, h("h2", {}, picture.title), note),
+        canvas,
+      );
       return { ...picture, canvas, note, card };
     });
-    root.replaceChildren(h("style", {}, LOOK), (part.page = h("div", { class: "view lab" },
-      h("header", {}, h("h1", {}, lab.title), h("span", { class: "promise" }, lab.idea)),
-      h("div", { class: "body" },
-        h("aside", { "aria-label": "settings" }, h("details", { open: window.innerWidth > 760 }, h("summary", {}, "Settings"),
-          h("div", { class: "chips", style: "margin:.7rem 0" }, h("button", { type: "button", onclick: () => { this.settings = { ...this.begin }; this.set({}); } }, "as at the start")), (part.controls = h("div")))),
-        (part.main = h("main", {},
-          h("section", { class: "card ask" }, h("p", {}, lab.question), (part.answer = h("p", { role: "status" })),
-            (part.reveal = h("button", { type: "button", onclick: () => { this.open = true; this.refresh(); } }, "I have a guess: show the answer")), (part.error = h("p", { class: "error", role: "alert" }))),
-          h("div", { class: "cards" }, this.pictures.map(({ card }) => card)),
-          h("section", { class: "card" }, h("h2", {}, "In numbers"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" }, (part.table = h("table")))),
-          (part.live = h("p", { class: "hidden", "aria-live": "polite" }))))))));
+    root.replaceChildren(
+      h("style", {}, LOOK),
+      (part.page = h(
+        "div",
+        { class: "view lab" },
+        h("header", {}, h("h1", {}, lab.title), h("span", { class: "promise" }, lab.idea)),
+        h(
+          "div",
+          { class: "body" },
+          h(
+            "aside",
+            { "aria-label": "settings" },
+            h(
+              "details",
+              { open: window.innerWidth > 760 },
+              h("summary", {}, "Settings"),
+              h(
+                "div",
+                { class: "chips", style: "margin:.7rem 0" },
+                h(
+                  "button",
+                  {
+                    type: "button",
+                    onclick: () => {
+                      this.settings = { ...this.begin };
+                      this.set({});
+                    },
+                  },
+                  "as at the start",
+                ),
+              ),
+              (part.controls = h("div")),
+            ),
+          ),
+          (part.main = h(
+            "main",
+            {},
+            h(
+              "section",
+              { class: "card ask" },
+              h("p", {}, lab.question),
+              (part.answer = h("p", { role: "status" })),
+              (part.reveal = h(
+                "button",
+                {
+                  type: "button",
+                  onclick: () => {
+                    this.open = true;
+                    this.refresh();
+                  },
+                },
+                "I have a guess: show the answer",
+              )),
+              (part.error = h("p", { class: "error", role: "alert" })),
+            ),
+            h(
+              "div",
+              { class: "cards" },
+              this.pictures.map(({ card }) => card),
+            ),
+            h(
+              "section",
+              { class: "card" },
+              h("h2", {}, "In numbers"),
+              h(
+                "div",
+                { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" },
+                (part.table = h("table")),
+              ),
+            ),
+            (part.live = h("p", { class: "hidden", "aria-live": "polite" })),
+          )),
+        ),
+      )),
+    );
     this.controls = new Controls(part.controls, lab.controls, (name, value) => this.set({ [name]: value }));
   }
   /** Dragging on a picture changes settings; the sliders do the same by keyboard. */
   listen(canvas, picture) {
     const move = (event) => {
-      const changes = event.buttons && picture.drag(event.offsetX, event.offsetY, this.result, canvas.clientWidth, picture.tall);
+      const changes =
+        event.buttons && picture.drag(event.offsetX, event.offsetY, this.result, canvas.clientWidth, picture.tall);
       if (changes) this.set(changes);
     };
     canvas.style.touchAction = "none";
@@ -93,7 +163,15 @@ class Lab {
     const { parts, lab, result } = this;
     const css = getComputedStyle(parts.page);
     const colour = (name) => css.getPropertyValue(`--${name}`).trim();
-    const paint = { ink: colour("ink"), soft: colour("soft"), paper: colour("card"), a: colour("one"), b: colour("two"), third: colour("third"), line: colour("line") };
+    const paint = {
+      ink: colour("ink"),
+      soft: colour("soft"),
+      paper: colour("card"),
+      a: colour("one"),
+      b: colour("two"),
+      third: colour("third"),
+      line: colour("line"),
+    };
     for (const { card, canvas, note, tall, draw, words, says, when } of this.pictures) {
       const there = !when || when(result);
       card.classList.toggle("off", !there);
@@ -104,8 +182,35 @@ class Lab {
       mark(canvas, "aria-label", words(result));
     }
     const { head, rows } = lab.table(result);
-    parts.table.replaceChildren(h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text) => h("td", {}, String(text)))))));
-    tell(parts.live, this.pictures.filter(({ when }) => !when || when(result)).map(({ words }) => words(result)).join(" "));
+    parts.table.replaceChildren(
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          head.map((text) => h("th", { scope: "col" }, text)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        rows.map((row) =>
+          h(
+            "tr",
+            {},
+            row.map((text) => h("td", {}, String(text))),
+          ),
+        ),
+      ),
+    );
+    tell(
+      parts.live,
+      this.pictures
+        .filter(({ when }) => !when || when(result))
+        .map(({ words }) => words(result))
+        .join(" "),
+    );
     this.onstate?.(this.fragment());
   }
   api() {

@@ -12,45 +12,35 @@ from torch import Tensor
 
 from ..checks import require, require_choice
 from .arena import ENGINE
-from .page import bundle, framed, page
+from .page import PageView, bundle, page
 
 LABS = {
-    "spectrum": "Spectrum: what PiSSA and MiLoRA take out of a weight, and what is left.",
-    "pruning": "Pruning: scores become weights, weights a running sum, and the sum says who falls.",
-    "twins": "Twins: whether a copied rank parts from its source, by its vectors and Adam's moments, now or then.",
-    "direction": "Direction: how far LoRA and DoRA turn the rows of a weight, and how much longer they make them.",
-    "budget": "Budgets: how many ranks AdaLoRA and IncreLoRA keep in each of two layers, step by step.",
-    "restarts": "Restarts: ReLoRA's learning rates, and how the rank of the sum of its rounds grows.",
+    "spectrum": "Spectrum: what PiSSA and MiLoRA take out of a weight, and what is left",
+    "pruning": "Pruning: scores become weights, weights a running sum, and the sum says who falls",
+    "twins": "Twins: whether a copied rank parts from its source, by its vectors and Adam's moments, now or then",
+    "direction": "Direction: how far LoRA and DoRA turn the rows of a weight, and how much longer they make them",
+    "budget": "Budgets: how many ranks AdaLoRA and IncreLoRA keep in each of two layers, step by step",
+    "restarts": "Restarts: ReLoRA's learning rates, and how the rank of the sum of its rounds grows",
 }
 SHOWN = 48  # rows and columns of the spectrum's maps
 
 
-class LabView:
-    """A laboratory with settings to begin with: shown in a notebook, or saved as a page."""
+class LabView(PageView):
+    """A laboratory with settings to begin with."""
+
+    height = 720
 
     def __init__(self, name: str, settings: dict[str, Any], data: dict[str, Any] | None):
         self.name, self.settings, self.data = name, settings, data
+        self.title = LABS[name]
+        self.alt = f"{LABS[name]}. It is a page to play with, which is not run here; instead, a picture of how it opens."
 
     def page(self) -> str:
-        """The page: HTML that needs nothing else."""
         given = {"given": self.settings, "data": self.data}
-        return page(LABS[self.name], script(self.name), "lab", given)
+        return page(self.title, script(self.name), "lab", given)
 
-    def save(self, path: str | Path) -> None:
-        """Write the page to a file; it opens from disk, without a network."""
-        Path(path).write_text(self.page(), encoding="utf-8")
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        png = base64.b64encode(picture(self.name).read_bytes()).decode()
-        alt = f"{LABS[self.name]} A page to play with, which is not run here; instead, a picture of how it opens."
-        return {
-            "text/html": framed(LABS[self.name], self.page(), png, alt, height=720),
-            "image/png": png,
-            "text/plain": repr(self),
-        }
-
-    def __repr__(self) -> str:
-        return f"<the laboratory {self.name!r}: a page to play with>"
+    def picture(self) -> str:
+        return base64.b64encode(picture(self.name).read_bytes()).decode()
 
 
 def script(name: str) -> str:

@@ -27,15 +27,27 @@ function tie(rows) {
 export const LAB = {
   title: "Direction and length",
   idea: "what LoRA and DoRA do to the rows of a weight",
-  question: "A row of the weight can turn, and it can get longer or shorter. DoRA learns the lengths apart from the directions. With the same change to be learned, will its rows turn less than LoRA's?",
-  answer: ({ lanes }) => lanes.map(({ method, rows, left, share }) => `${method} turns its rows by ${mean(rows, "turn").toFixed(0)} degrees on average and changes their lengths by ${mean(rows, "size").toFixed(0)} per cent (correlation of the two over the rows ${share.toFixed(2)}), with ${(100 * left).toFixed(0)} % of the change missing`).join("; ") +
+  question:
+    "A row of the weight can turn, and it can get longer or shorter. DoRA learns the lengths apart from the directions. With the same change to be learned, will its rows turn less than LoRA's?",
+  answer: ({ lanes }) =>
+    lanes
+      .map(
+        ({ method, rows, left, share }) =>
+          `${method} turns its rows by ${mean(rows, "turn").toFixed(0)} degrees on average and changes their lengths by ${mean(rows, "size").toFixed(0)} per cent (correlation of the two over the rows ${share.toFixed(2)}), with ${(100 * left).toFixed(0)} % of the change missing`,
+      )
+      .join("; ") +
     ". Both are after the same weight, so at the end they have to be alike; on the way there they need not be: go back in the steps. (How the two are tied in a language model is another question: notebook 03.)",
   defaults: { step: 40, row: 3, r: 4, lr: 0.01, true_rank: 5, seed: 0 },
   controls: [
     { name: "step", values: Array.from({ length: 41 }, (_, i) => 5 * i), help: "Optimizer step." },
     { name: "row", values: Array.from({ length: 16 }, (_, i) => i), help: "Which row of the weight is drawn." },
     { name: "r", label: "rank r", values: [1, 2, 3, 4, 5, 6, 8], help: "Ranks of both adapters." },
-    { name: "lr", label: "learning rate", values: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1], help: "The highest rate of both runs." },
+    {
+      name: "lr",
+      label: "learning rate",
+      values: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1],
+      help: "The highest rate of both runs.",
+    },
     { name: "true_rank", label: "true rank", values: [1, 2, 3, 5, 8, 12], help: "Directions of the hidden change." },
     { name: "seed", values: Array.from({ length: 21 }, (_, i) => i), help: "Another world, another start." },
   ],
@@ -46,27 +58,65 @@ export const LAB = {
       const { W } = lane.arena.layers[0];
       const path = lane.kept.slice(0, step + 1).map(({ deltas: [delta] }) => W[row].map((x, j) => x + delta[row][j]));
       const rows = turns(W, lane.kept[step].deltas[0]).map((each) => ({ ...each, size: Math.abs(each.longer) }));
-      return { method, given, rows, share: tie(rows), left: lane.at(step).left, path, start: W[row], goal: W[row].map((x, j) => x + lane.kept[0].change[row][j]) };
+      return {
+        method,
+        given,
+        rows,
+        share: tie(rows),
+        left: lane.at(step).left,
+        path,
+        start: W[row],
+        goal: W[row].map((x, j) => x + lane.kept[0].change[row][j]),
+      };
     });
     return { step, row, lanes };
   },
   pictures: [
     {
-      title: "All rows", tall: 260, says: () => "a mark is a row; full: LoRA, ring: DoRA",
-      words: ({ lanes }) => lanes.map(({ method, rows }) => `${method}: rows turn by ${mean(rows, "turn").toFixed(1)} degrees on average, lengths change by ${mean(rows, "size").toFixed(1)} per cent.`).join(" "),
+      title: "All rows",
+      tall: 260,
+      says: () => "a mark is a row; full: LoRA, ring: DoRA",
+      words: ({ lanes }) =>
+        lanes
+          .map(
+            ({ method, rows }) =>
+              `${method}: rows turn by ${mean(rows, "turn").toFixed(1)} degrees on average, lengths change by ${mean(rows, "size").toFixed(1)} per cent.`,
+          )
+          .join(" "),
       draw: drawRows,
     },
     {
-      title: "One row, on its way", tall: 260, says: ({ row }) => `row ${row}, in the plane of where it starts (grey) and where it should go (dark)`,
-      words: ({ row, lanes }) => `Row ${row} after this step: ${lanes.map(({ method, rows }) => `${method} turned it by ${rows[row].turn.toFixed(1)} degrees, ${rows[row].longer.toFixed(1)} per cent longer`).join("; ")}.`,
+      title: "One row, on its way",
+      tall: 260,
+      says: ({ row }) => `row ${row}, in the plane of where it starts (grey) and where it should go (dark)`,
+      words: ({ row, lanes }) =>
+        `Row ${row} after this step: ${lanes.map(({ method, rows }) => `${method} turned it by ${rows[row].turn.toFixed(1)} degrees, ${rows[row].longer.toFixed(1)} per cent longer`).join("; ")}.`,
       draw: drawPath,
     },
   ],
   table: ({ row, lanes }) => ({
-    head: ["method", "turn of the row, degrees", "longer by, per cent", "mean turn", "mean change of length", "correlation over the rows"],
-    rows: lanes.map(({ method, rows, share }) => [method, rows[row].turn.toFixed(1), rows[row].longer.toFixed(1), mean(rows, "turn").toFixed(1), mean(rows, "size").toFixed(1), share.toFixed(2)]),
+    head: [
+      "method",
+      "turn of the row, degrees",
+      "longer by, per cent",
+      "mean turn",
+      "mean change of length",
+      "correlation over the rows",
+    ],
+    rows: lanes.map(({ method, rows, share }) => [
+      method,
+      rows[row].turn.toFixed(1),
+      rows[row].longer.toFixed(1),
+      mean(rows, "turn").toFixed(1),
+      mean(rows, "size").toFixed(1),
+      share.toFixed(2),
+    ]),
   }),
-  state: ({ step, row, lanes }) => ({ step, row, lanes: lanes.map(({ method, rows, share, left, given }) => ({ method, rows, tie: share, left, given })) }),
+  state: ({ step, row, lanes }) => ({
+    step,
+    row,
+    lanes: lanes.map(({ method, rows, share, left, given }) => ({ method, rows, tie: share, left, given })),
+  }),
 };
 
 const lanesKept = new Map(); // runs of the last settings: a slider of steps must not train anew
@@ -87,20 +137,24 @@ function drawRows(context, w, tall, { row, lanes }, paint) {
   const y = (longer) => (tall - 24) / 2 - (longer / most) * ((tall - 44) / 2);
   context.fillStyle = context.strokeStyle = paint.soft;
   context.textAlign = "right";
-  for (const value of [-most, 0, most]) context.fillText(`${value > 0 ? "+" : ""}${value.toFixed(0)} %`, 40, y(value) + 4);
+  for (const value of [-most, 0, most])
+    context.fillText(`${value > 0 ? "+" : ""}${value.toFixed(0)} %`, 40, y(value) + 4);
   context.globalAlpha = 0.3;
   line(context, 46, y(0), w - 8, y(0));
   context.globalAlpha = 1;
   context.textAlign = "center";
-  for (let k = 0; k <= 4; k++) context.fillText(`${((k / 4) * turn).toFixed(0)}°`, x((k / 4) * turn) - (k === 4 ? 8 : 0), tall - 6);
-  lanes.forEach(({ rows }, k) => rows.forEach(({ turn: degrees, longer }, i) => {
-    context.beginPath();
-    context.arc(x(degrees), y(longer), i === row ? 7 : 4, 0, 2 * Math.PI);
-    context.fillStyle = context.strokeStyle = k ? paint.b : paint.a;
-    context.lineWidth = 2;
-    if (k) context.stroke();
-    else context.fill();
-  }));
+  for (let k = 0; k <= 4; k++)
+    context.fillText(`${((k / 4) * turn).toFixed(0)}°`, x((k / 4) * turn) - (k === 4 ? 8 : 0), tall - 6);
+  lanes.forEach(({ rows }, k) =>
+    rows.forEach(({ turn: degrees, longer }, i) => {
+      context.beginPath();
+      context.arc(x(degrees), y(longer), i === row ? 7 : 4, 0, 2 * Math.PI);
+      context.fillStyle = context.strokeStyle = k ? paint.b : paint.a;
+      context.lineWidth = 2;
+      if (k) context.stroke();
+      else context.fill();
+    }),
+  );
 }
 
 /** Coordinates along the start and across it, towards the goal. */

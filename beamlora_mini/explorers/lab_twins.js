@@ -28,18 +28,41 @@ function runOf(given, { slot, source, lag, noise }, way) {
 export const LAB = {
   title: "Twins",
   idea: "a copy has to become something of its own",
-  question: "After sixty steps the strongest rank of a layer is copied onto the weakest: its vectors a and b as they are or as they were, and with them what Adam remembers. Which makes the two part: old vectors, old moments, or both?",
-  answer: ({ all }) => `Cosine of the twins at the end, by vectors and moments: ${all.map(({ vectors, moments, cosines }) => `${vectors}/${moments} ${cosines.at(-1).toFixed(2)}`).join(", ")}. ` +
+  question:
+    "After sixty steps the strongest rank of a layer is copied onto the weakest: its vectors a and b as they are or as they were, and with them what Adam remembers. Which makes the two part: old vectors, old moments, or both?",
+  answer: ({ all }) =>
+    `Cosine of the twins at the end, by vectors and moments: ${all.map(({ vectors, moments, cosines }) => `${vectors}/${moments} ${cosines.at(-1).toFixed(2)}`).join(", ")}. ` +
     "Copied as it is, moments and all, a twin gets the gradients of its source for ever. Anything that differs at the start, old vectors, other moments or noise, can grow. One run: move the seed.",
   defaults: { vectors: "then", moments: "then", lag: 20, noise: 0, r: 6, true_rank: 8, lr: 0.02, seed: 0 },
   controls: [
-    { name: "vectors", label: "a and b", kind: "chips", values: ["now", "then"], help: "Of the source as it is, or as it was `lag` steps ago." },
-    { name: "moments", label: "Adam's moments", kind: "chips", values: ["now", "then", "zero"], help: "What Adam remembers of the copy: of the source now, of the source then, or nothing." },
+    {
+      name: "vectors",
+      label: "a and b",
+      kind: "chips",
+      values: ["now", "then"],
+      help: "Of the source as it is, or as it was `lag` steps ago.",
+    },
+    {
+      name: "moments",
+      label: "Adam's moments",
+      kind: "chips",
+      values: ["now", "then", "zero"],
+      help: "What Adam remembers of the copy: of the source now, of the source then, or nothing.",
+    },
     { name: "lag", values: [0, 1, 2, 5, 10, 20, 30, 40, 50], help: "How many steps back `then` is." },
-    { name: "noise", values: [0, 0.001, 0.01, 0.03, 0.1, 0.3, 1], help: "Added to the copy's vectors, as a share of their root mean square." },
+    {
+      name: "noise",
+      values: [0, 0.001, 0.01, 0.03, 0.1, 0.3, 1],
+      help: "Added to the copy's vectors, as a share of their root mean square.",
+    },
     { name: "r", label: "rank r", values: [2, 3, 4, 5, 6, 7, 8, 10, 12], help: "Ranks of the adapter." },
     { name: "true_rank", label: "true rank", values: [2, 4, 6, 8, 10, 12], help: "Directions of the hidden change." },
-    { name: "lr", label: "learning rate", values: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1], help: "The highest rate of the run." },
+    {
+      name: "lr",
+      label: "learning rate",
+      values: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1],
+      help: "The highest rate of the run.",
+    },
     { name: "seed", values: Array.from({ length: 21 }, (_, i) => i), help: "Another world, another start." },
   ],
   compute(settings) {
@@ -49,31 +72,73 @@ export const LAB = {
     const pair = { slot: sizes.indexOf(Math.min(...sizes)), source: sizes.indexOf(Math.max(...sizes)) }; // weakest, strongest
     const all = WAYS.map((way) => runOf(given, { ...settings, ...pair }, way));
     const own = all.find((run) => run.vectors === settings.vectors && run.moments === settings.moments);
-    if (!own) throw new RangeError(`vectors=${settings.vectors}, moments=${settings.moments}: allowed are now, then; now, then, zero`);
+    if (!own)
+      throw new RangeError(
+        `vectors=${settings.vectors}, moments=${settings.moments}: allowed are now, then; now, then, zero`,
+      );
     return { ...own, all };
   },
   pictures: [
     {
-      title: "How alike the twins are", tall: 230, says: ({ vectors, moments }) => `cosine of b a; strong: vectors ${vectors}, moments ${moments}; faint: the other five ways`,
-      words: ({ cosines, all }) => `Cosine of source and copy from step ${AT} on: ${cosines[0].toFixed(3)} at first, ${cosines.at(-1).toFixed(3)} at the end; the other ways end at ${all.map((run) => run.cosines.at(-1).toFixed(2)).join(", ")}.`,
+      title: "How alike the twins are",
+      tall: 230,
+      says: ({ vectors, moments }) =>
+        `cosine of b a; strong: vectors ${vectors}, moments ${moments}; faint: the other five ways`,
+      words: ({ cosines, all }) =>
+        `Cosine of source and copy from step ${AT} on: ${cosines[0].toFixed(3)} at first, ${cosines.at(-1).toFixed(3)} at the end; the other ways end at ${all.map((run) => run.cosines.at(-1).toFixed(2)).join(", ")}.`,
       draw(context, w, tall, { cosines, all }, { soft, a, third }) {
         const xs = cosines.map((_, k) => AT + k);
         const lines = all.map((run) => ({ values: run.cosines, xs, colour: third, dash: [3, 3] }));
-        curves(context, w, tall, { lines: [...lines, { values: cosines, xs, colour: a, dash: [] }], steps: 160, top: 1, soft, write: shown });
+        curves(context, w, tall, {
+          lines: [...lines, { values: cosines, xs, colour: a, dash: [] }],
+          steps: 160,
+          top: 1,
+          soft,
+          write: shown,
+        });
       },
     },
     {
-      title: "What is missing of the change", tall: 230, says: ({ jump, end }) => `the copy adds ${percent(jump)} at once; ${percent(end)} at the end`,
-      words: ({ curve, jump, end }) => `Missing: ${percent(curve[AT - 1])} before the copy, ${percent(jump)} more just after it, ${percent(end)} at the end.`,
+      title: "What is missing of the change",
+      tall: 230,
+      says: ({ jump, end }) => `the copy adds ${percent(jump)} at once; ${percent(end)} at the end`,
+      words: ({ curve, jump, end }) =>
+        `Missing: ${percent(curve[AT - 1])} before the copy, ${percent(jump)} more just after it, ${percent(end)} at the end.`,
       draw(context, w, tall, { curve, all }, { soft, a, third }) {
         const lines = all.map((run) => ({ values: run.curve, colour: third, dash: [3, 3] }));
-        curves(context, w, tall, { lines: [...lines, { values: curve, colour: a, dash: [] }], steps: 160, top: 1, soft, write: percent });
+        curves(context, w, tall, {
+          lines: [...lines, { values: curve, colour: a, dash: [] }],
+          steps: 160,
+          top: 1,
+          soft,
+          write: percent,
+        });
       },
     },
   ],
   table: ({ all }) => ({
     head: ["a and b", "moments", "cosine just after", "cosine at the end", "jump", "missing at the end"],
-    rows: all.map(({ vectors, moments, cosines, jump, end }) => [vectors, moments, cosines[0].toFixed(3), cosines.at(-1).toFixed(3), percent(jump), percent(end)]),
+    rows: all.map(({ vectors, moments, cosines, jump, end }) => [
+      vectors,
+      moments,
+      cosines[0].toFixed(3),
+      cosines.at(-1).toFixed(3),
+      percent(jump),
+      percent(end),
+    ]),
   }),
-  state: ({ slot, source, cosines, curve, jump, end, all }) => ({ slot, source, cosines, curve, jump, end, all: all.map(({ vectors, moments, cosines: of, jump: leap }) => ({ vectors, moments, cosine: of.at(-1), jump: leap })) }),
+  state: ({ slot, source, cosines, curve, jump, end, all }) => ({
+    slot,
+    source,
+    cosines,
+    curve,
+    jump,
+    end,
+    all: all.map(({ vectors, moments, cosines: of, jump: leap }) => ({
+      vectors,
+      moments,
+      cosine: of.at(-1),
+      jump: leap,
+    })),
+  }),
 };

@@ -21,7 +21,13 @@ export class Lane {
   }
   keep() {
     const { layers, world, n, settings } = this.arena;
-    this.kept.push({ deltas: layers.map((layer) => layer.delta()), change: world.change, surface: world.surface, pattern: world.pattern, lr: settings.lr });
+    this.kept.push({
+      deltas: layers.map((layer) => layer.delta()),
+      change: world.change,
+      surface: world.surface,
+      pattern: world.pattern,
+      lr: settings.lr,
+    });
   }
   /** Steps on to step n, at most to the end. */
   upTo(n) {
@@ -38,7 +44,9 @@ export class Lane {
     const now = kept[n];
     now.values ??= now.deltas.map(singularValues);
     return {
-      ...now, n, settings: arena.settings,
+      ...now,
+      n,
+      settings: arena.settings,
       loss: arena.losses[n - 1] ?? null,
       left: arena.left[n],
       curve: arena.left.slice(0, n + 1),
@@ -58,11 +66,41 @@ export function lastEvent({ events, deltas }) {
   const same = events.filter(({ step, kind }) => step === last.step && kind === last.kind);
   const where = deltas.length > 1 ? (event) => ` of layer ${event.module + 1}` : () => "";
   const told = {
-    expand: (event) => (event.source === null ? `rank ${event.slot}${where(event)} made room for a fresh one` : `rank ${event.slot}${where(event)} made room for a copy of ${event.source}`),
+    expand: (event) =>
+      event.source === null
+        ? `rank ${event.slot}${where(event)} made room for a fresh one`
+        : `rank ${event.slot}${where(event)} made room for a copy of ${event.source}`,
     prune: (event) => `rank ${event.slot}${where(event)} was pruned`,
     revive: (event) => `rank ${event.slot}${where(event)} came back`,
     grow: (event) => `rank ${event.slot}${where(event)} grew`,
     restart: () => "all ranks started anew",
   }[last.kind];
   return `At step ${last.step}: ${[...new Set(same.map(told))].join(", ")}.`;
+}
+
+/** How lanes are called: by method, and by what else they differ in. */
+export function namesOf(lanes) {
+  if (lanes.length < 2) return [lanes[0].name];
+  const [a, b] = lanes.map(({ settings }) => settings);
+  const names = ["r", "lr", "alpha", "fill", "dead", "period", "temperature", "p_start", "snapshot_lag", "target_r"];
+  const differ = names
+    .filter(
+      (name) =>
+        name in a &&
+        name in b &&
+        a[name] !== b[name] &&
+        !(name === "alpha" && a.alpha / a.r === b.alpha / b.r) &&
+        !(name === "snapshot_lag" && a.fill !== b.fill),
+    )
+    .slice(0, 3);
+  return lanes.map(({ settings, key }) => {
+    const own = differ.map(
+      (name) =>
+        `${{ lr: "rate", p_start: "p", fill: "copies:", snapshot_lag: "lag", target_r: "target" }[name] ?? name} ${settings[name]}`,
+    );
+    return (
+      [settings.method, ...own].join(", ") +
+      (differ.length || a.method !== b.method ? "" : key === "a" ? " (first)" : " (second)")
+    );
+  });
 }

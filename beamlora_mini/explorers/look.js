@@ -92,4 +92,18 @@ export function mark(element, name, value) {
 
 /** A number as the reader sees it. */
 export const shown = (value) => (typeof value === "number" ? String(+value.toPrecision(3)) : String(value));
-export const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %` : "not a number");
+export const percent = (share) =>
+  Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %` : "not a number";
+
+/** Keys of a view, {key: action}, wherever the focus is in it, but where a control wants them itself. */
+export function onKeys(view, actions) {
+  document.addEventListener("keydown", (event) => {
+    const { target, key } = event;
+    const own = target === document.body || view.contains(target);
+    if (!own || event.ctrlKey || event.metaKey || event.altKey || !actions[key]) return;
+    if (["INPUT", "SELECT"].includes(target.tagName)) return;
+    if (key === " " && ["BUTTON", "SUMMARY"].includes(target.tagName)) return;
+    event.preventDefault();
+    actions[key]();
+  });
+}

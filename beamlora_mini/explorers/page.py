@@ -6,10 +6,13 @@ import html
 import json
 import re
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
-# A module's imports, and comments, which a page can do without.
+# A module's imports, and what a page can do without: comments and indentation.
 LEFT_OUT = re.compile(
-    r'^import [^\n]* from "\./[\w.]+";\n|^ *//[^\n]*\n|^ */\*\*.*?\*/\n', re.MULTILINE | re.DOTALL
+    r'^import [^;]* from "\./[\w.]+";\n|^ *//[^\n]*\n|^ */\*\*.*?\*/\n|^ +',
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -46,19 +49,42 @@ window.addEventListener("hashchange", () => window.{name}.load(location.hash));
 """
 
 
-def framed(title: str, text: str, png: str, alt: str, height: int = 900) -> str:
-    """A page as HTML for a notebook's output: a frame, and a picture (PNG in base64) where frames are taken out.
+class PageView:
+    """What `arena`, `explore` and `lab` return: a page, shown in a notebook or saved as a file.
 
-    Whoever takes frames out (a notebook that is not trusted, GitHub) takes the style out as well, which else hides
-    the picture.
+    title: of the page; alt: what its picture shows, which stands where pages do not run; height: of the frame, in
+    CSS pixels.
     """
-    frame = (
-        f'<iframe class="page" title="{html.escape(title)}" srcdoc="{html.escape(text)}" width="100%" '
-        f'height="{height}" style="border:1px solid #ccc;border-radius:8px" loading="lazy"></iframe>'
-    )
-    image = f'<img alt="{html.escape(alt)}" style="max-width:100%;background:#fff" src="data:image/png;base64,{png}">'
-    words = f"<figcaption>{html.escape(alt)}</figcaption>"
-    return (
-        f"<style>iframe.page + figure.picture {{ display: none }}</style>{frame}"
-        f'<figure class="picture" style="margin:0">{image}{words}</figure>'
-    )
+
+    title: str
+    alt: str
+    height = 900
+
+    def page(self) -> str:
+        """The page: HTML that needs nothing else."""
+        raise NotImplementedError
+
+    def picture(self) -> str:
+        """The picture that stands for it, PNG in base64."""
+        raise NotImplementedError
+
+    def save(self, path: str | Path) -> None:
+        """Write the page to a file; it opens from disk, without a network."""
+        Path(path).write_text(self.page(), encoding="utf-8")
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The page in a frame, and a figure that is hidden unless frames are taken out: whoever takes them out (a
+        notebook that is not trusted, GitHub) takes the style out as well."""
+        png, alt, title = self.picture(), html.escape(self.alt), html.escape(self.title)
+        look = "border:1px solid #ccc;border-radius:8px"
+        shown = (
+            "<style>iframe.page + figure.picture { display: none }</style>"
+            f'<iframe class="page" title="{title}" srcdoc="{html.escape(self.page())}" width="100%" '
+            f'height="{self.height}" style="{look}" loading="lazy"></iframe>'
+            f'<figure class="picture" style="margin:0"><img alt="{alt}" style="max-width:100%;background:#fff" '
+            f'src="data:image/png;base64,{png}"><figcaption>{alt}</figcaption></figure>'
+        )
+        return {"text/html": shown, "image/png": png, "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"<{self.title}: a page to play with>"

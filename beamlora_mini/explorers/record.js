@@ -10,7 +10,9 @@ export class Record {
     const all = numbersOf(importance);
     this.rows = this.steps.map((_, place) => all.subarray(place * this.size, (place + 1) * this.size)); // of each step
     this.before = Object.fromEntries(Object.entries(before).map(([step, text]) => [step, numbersOf(text)]));
-    this.pools = Object.fromEntries(Object.entries(pools).map(([step, pool]) => [step, { ...pool, values: numbersOf(pool.values) }]));
+    this.pools = Object.fromEntries(
+      Object.entries(pools).map(([step, pool]) => [step, { ...pool, values: numbersOf(pool.values) }]),
+    );
   }
   get eventSteps() {
     return [...new Set(this.events.map(({ step }) => step))].sort((x, y) => x - y);

@@ -10,7 +10,9 @@ const rgbOf = (founder) => {
 export const colourOf = (founder) => `rgb(${rgbOf(founder).join()})`;
 /** Black or white, whichever is read better on a founder's colour. */
 export function inkOn(founder) {
-  const [r, g, b] = rgbOf(founder).map((x) => (x / 255 <= 0.04045 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+  const [r, g, b] = rgbOf(founder).map((x) =>
+    x / 255 <= 0.04045 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4,
+  );
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.19 ? "#101418" : "#ffffff";
 }
 
@@ -120,7 +122,10 @@ export function drawRiver(context, w, h, river, points, { steps, paper, ink, lit
     const wide = there.filter((i) => points[i].widths[k] * h > 13);
     if (!wide.length || x(points[wide.at(-1)].x) - x(points[wide[0]].x) < 14) return;
     const at = x(points[wide[0]].x) + 10;
-    const i = Math.max(1, points.findIndex((point) => x(point.x) >= at));
+    const i = Math.max(
+      1,
+      points.findIndex((point) => x(point.x) >= at),
+    );
     const share = (at - x(points[i - 1].x)) / (x(points[i].x) - x(points[i - 1].x) || 1);
     const middle = [i - 1, i].map((j) => (tops[j][k] + tops[j][k + 1]) / 2);
     context.font = "600 11px system-ui, sans-serif";

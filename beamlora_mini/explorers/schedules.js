@@ -29,7 +29,8 @@ export class AdaLoRASchedule {
     const { steps, tinit, tfinal, deltaT } = settings;
     const t = n - 1;
     const freeze = steps - tfinal;
-    if (t < freeze) for (const layer of layers) layer.rankScores = layer.ranks.map((rank) => this.score(rank, settings));
+    if (t < freeze)
+      for (const layer of layers) layer.rankScores = layer.ranks.map((rank) => this.score(rank, settings));
     const due = t === freeze || (tinit < t && t < freeze && t % deltaT === 0);
     const events = due ? this.choose(n, layers, settings) : [];
     if (due || t > freeze) {
@@ -62,7 +63,8 @@ export class AdaLoRASchedule {
     for (const layer of layers) {
       layer.kept = layer.kept.map((was, slot) => {
         const stays = kept.has(at++);
-        if (was !== stays) events.push({ step: n, kind: was ? "prune" : "revive", module: layer.index, slot, source: null });
+        if (was !== stays)
+          events.push({ step: n, kind: was ? "prune" : "revive", module: layer.index, slot, source: null });
         return stays;
       });
     }
@@ -86,10 +88,12 @@ export class IncreLoRASchedule {
     this.first = settings.init_warmup ?? Math.floor(steps / 10);
     const early = Math.max(0, Math.floor(steps / 2) - this.first);
     this.interval = settings.incre_interval ?? Math.max(1, Math.floor(early / 20));
-    const topH = settings.top_h ?? Math.max(1, Math.ceil(this.missing / Math.max(1, Math.floor(early / this.interval))));
+    const topH =
+      settings.top_h ?? Math.max(1, Math.ceil(this.missing / Math.max(1, Math.floor(early / this.interval))));
     this.atOnce = Math.min(topH, modules);
     const growths = Math.floor(Math.max(0, steps - 1 - this.first) / this.interval);
-    require(growths * this.atOnce >= this.missing, "target_r", target_r, `what ${growths} growths of ${this.atOnce} modules can reach`);
+    require(growths * this.atOnce >=
+      this.missing, "target_r", target_r, `what ${growths} growths of ${this.atOnce} modules can reach`);
     this.warmup = settings.growth_warmup ?? this.interval;
     this.mean = new Float64Array(modules);
     this.uncertainty = new Float64Array(modules);
@@ -109,18 +113,20 @@ export class IncreLoRASchedule {
     if (since <= 0 || since % this.interval || n >= steps) return [];
     const best = falling(scores).slice(0, Math.min(this.atOnce, this.missing));
     this.missing -= best.length;
-    return layers.filter((_, k) => best.includes(k)).map((layer) => {
-      const event = { step: n, kind: "grow", module: layer.index, slot: layer.ranks.length - 1, source: null };
-      const { w } = layer.ranks.at(-1);
-      w.trained = true;
-      w.born = n;
-      const fresh = layer.small(new Draws(seed, STREAM.grow, layer.index, n), 0);
-      fresh.a.born = n;
-      fresh.b.born = n;
-      layer.ranks.push(fresh);
-      layer.reserve();
-      return event;
-    });
+    return layers
+      .filter((_, k) => best.includes(k))
+      .map((layer) => {
+        const event = { step: n, kind: "grow", module: layer.index, slot: layer.ranks.length - 1, source: null };
+        const { w } = layer.ranks.at(-1);
+        w.trained = true;
+        w.born = n;
+        const fresh = layer.small(new Draws(seed, STREAM.grow, layer.index, n), 0);
+        fresh.a.born = n;
+        fresh.b.born = n;
+        layer.ranks.push(fresh);
+        layer.reserve();
+        return event;
+      });
   }
 }
 
@@ -150,7 +156,13 @@ export class BeamSchedule {
       }
       for (const { w } of layer.ranks) w.forget();
       slots.forEach((slot, i) => {
-        events.push({ step: n, kind: "expand", module: layer.index, slot, source: settings.fill === "fresh" ? null : sources[i] });
+        events.push({
+          step: n,
+          kind: "expand",
+          module: layer.index,
+          slot,
+          source: settings.fill === "fresh" ? null : sources[i],
+        });
       });
     });
     this.snapshot = null;
@@ -189,7 +201,8 @@ export function outside(importances, p, { scope, max_prune_fraction }) {
 }
 
 /** Values and moments of every rank of every layer. */
-export const photograph = (layers) => layers.map((layer) => layer.ranks.map(({ a, b }) => ({ a: a.snapshot(), b: b.snapshot() })));
+export const photograph = (layers) =>
+  layers.map((layer) => layer.ranks.map(({ a, b }) => ({ a: a.snapshot(), b: b.snapshot() })));
 
 /** Puts the old version of each source in its slot; both get the mean of their scores. */
 export function copyRanks(layer, slots, sources, old) {

@@ -5,27 +5,61 @@ export const PATTERNS = ["circle", "corners", "stripes", "spiral"];
 const FILLS = ["history", "now", "fresh"];
 
 const COMMON = {
-  method: "LoRA", world: "matrix", size: 16, true_rank: 5, noise: 0.05, base: "circle", pattern: "corners",
-  r: 6, alpha: null, lr: 0.02, steps: 200, batch: 32, dead: 0, switches: [], seed: 0,
+  method: "LoRA",
+  world: "matrix",
+  size: 16,
+  true_rank: 5,
+  noise: 0.05,
+  base: "circle",
+  pattern: "corners",
+  r: 6,
+  alpha: null,
+  lr: 0.02,
+  steps: 200,
+  batch: 32,
+  dead: 0,
+  switches: [],
+  seed: 0,
 };
 const OWN = {
   ReLoRA: { merge_every: null, restart_warmup: null },
   AdaLoRA: { target_r: null, tinit: null, tfinal: null, deltaT: 10, beta1: 0.85, beta2: 0.85, orth_reg_weight: 0.5 },
   IncreLoRA: {
-    target_r: null, top_h: null, init_warmup: null, incre_interval: null, growth_warmup: null, beta1: 0.85,
-    beta2: 0.85, orth_reg_weight: 0.5,
+    target_r: null,
+    top_h: null,
+    init_warmup: null,
+    incre_interval: null,
+    growth_warmup: null,
+    beta1: 0.85,
+    beta2: 0.85,
+    orth_reg_weight: 0.5,
   },
   BeamLoRA: {
-    temperature: 0.2, period: null, p_start: 0.8, end_step: null, snapshot_lag: null, scope: "global",
-    max_prune_fraction: 0.5, fill: "history",
+    temperature: 0.2,
+    period: null,
+    p_start: 0.8,
+    end_step: null,
+    snapshot_lag: null,
+    scope: "global",
+    max_prune_fraction: 0.5,
+    fill: "history",
   },
 };
 
-const isWhole = (least, most = Infinity) => (x) => Number.isInteger(x) && x >= least && x <= most;
-const isNumber = (least, most = Infinity) => (x) => Number.isFinite(x) && x >= least && x <= most;
+const isWhole =
+  (least, most = Infinity) =>
+  (x) =>
+    Number.isInteger(x) && x >= least && x <= most;
+const isNumber =
+  (least, most = Infinity) =>
+  (x) =>
+    Number.isFinite(x) && x >= least && x <= most;
 const above0 = (x) => Number.isFinite(x) && x > 0;
 const within = (x) => Number.isFinite(x) && x > 0 && x < 1;
-const oneOf = (...names) => (x) => names.includes(x);
+const oneOf =
+  (...names) =>
+  (x) =>
+    names.includes(x);
 
 const ALLOWED = {
   method: [oneOf(...METHODS), `one of ${METHODS.join(", ")}`],
@@ -107,7 +141,10 @@ export function complete(given = {}) {
     suit("end_step", Math.max(1, Math.floor((2 * steps) / 3)));
     suit("snapshot_lag", all.fill === "now" ? 0 : Math.floor(all.period / 2));
     const most = all.period - 1;
-    require(isWhole(0, most)(all.snapshot_lag), "snapshot_lag", all.snapshot_lag, `an integer from 0 to period - 1 = ${most}`);
+    require(isWhole(
+      0,
+      most,
+    )(all.snapshot_lag), "snapshot_lag", all.snapshot_lag, `an integer from 0 to period - 1 = ${most}`);
   }
   return all;
 }

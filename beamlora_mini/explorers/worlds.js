@@ -40,11 +40,13 @@ export class MatrixWorld {
     const out = this.forward(x);
     let sum = 0;
     const count = x.length * y[0].length;
-    const dy = out.map((row, n) => row.map((value, j) => {
-      const off = value - y[n][j];
-      sum += off * off;
-      return (2 * off) / count;
-    }));
+    const dy = out.map((row, n) =>
+      row.map((value, j) => {
+        const off = value - y[n][j];
+        sum += off * off;
+        return (2 * off) / count;
+      }),
+    );
     if (backward) this.layers[0].backward(dy);
     return sum / count;
   }
@@ -161,14 +163,25 @@ const KEPT = new Map(); // nets that were trained before: a slider that moves as
 function pretrained({ base, seed, size }) {
   const key = `${base} ${seed} ${size}`;
   if (!KEPT.has(key)) {
-    const shapes = [[size, 2], [size, size], [size, size], [1, size]];
+    const shapes = [
+      [size, 2],
+      [size, size],
+      [size, size],
+      [1, size],
+    ];
     const net = shapes.map(([out, inside_], k) => {
       const draws = new Draws(seed, STREAM.net, k);
-      const rows = Array.from({ length: out }, () => new Param(draws.vector(inside_, "normal", Math.sqrt(1.5 / inside_))));
+      const rows = Array.from(
+        { length: out },
+        () => new Param(draws.vector(inside_, "normal", Math.sqrt(1.5 / inside_))),
+      );
       return { rows, bias: new Param(new Float64Array(out)) };
     });
     pretrain(net, base, seed);
-    KEPT.set(key, net.map(({ rows, bias }) => ({ W: rows.map((row) => row.value), bias: bias.value })));
+    KEPT.set(
+      key,
+      net.map(({ rows, bias }) => ({ W: rows.map((row) => row.value), bias: bias.value })),
+    );
     if (KEPT.size > 8) KEPT.delete(KEPT.keys().next().value);
   }
   return KEPT.get(key);
@@ -190,10 +203,12 @@ function pretrain(net, base, seed) {
       const { rows, bias } = net[k];
       for (const row of rows) row.grad.fill(0);
       bias.grad.fill(0);
-      dy.forEach((row, n) => row.forEach((d, j) => {
-        bias.grad[j] += d;
-        for (let i = 0; i < rows[j].grad.length; i++) rows[j].grad[i] += d * seen[k][n][i];
-      }));
+      dy.forEach((row, n) =>
+        row.forEach((d, j) => {
+          bias.grad[j] += d;
+          for (let i = 0; i < rows[j].grad.length; i++) rows[j].grad[i] += d * seen[k][n][i];
+        }),
+      );
       if (k > 0) {
         dy = dy.map((row, n) => Array.from(vectorTimes(row, plain[k].W), (d, i) => d * (1 - seen[k][n][i] ** 2)));
       }
