@@ -149,8 +149,11 @@ def test_other_settings_begin_anew_and_what_can_t_be_is_said():
         assert "snapshot_lag=9" in widget.status["error"]
 
     in_a_loop(use())
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        widget.start()
+    with (
+        ThreadPoolExecutor(1) as thread,
+        pytest.raises(RuntimeError, match="no running event loop"),
+    ):
+        thread.submit(widget.start).result()
     for wrong in (
         {"rank": 3},
         {"method": "QLoRA"},
