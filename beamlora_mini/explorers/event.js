@@ -24,7 +24,7 @@ export function poolInWords(step, { values, fell, p, exact, of }) {
   const how =
     p === null || p > 1
       ? ""
-      : ` All ranks by weight, the heaviest first: those from where the running sum passes ${(100 * p).toFixed(1)} % of the total on are pruned.`;
+      : ` All ranks by weight, the heaviest first: those from where the running sum passes ${(100 * p).toFixed(p > 0.999 ? 3 : 1)} % of the total on are pruned.`;
   const old = exact ? "" : " The weights until the event were not recorded: these are of the record before it.";
   return `Event at step ${step}: ${count} of the ${values.length} ranks of ${of} fell.${how}${old}`;
 }
@@ -34,13 +34,13 @@ export function drawPool(context, w, tall, { values, fell, p }, paint) {
   const middle = Math.round(w * 0.46);
   const bottom = tall - 20;
   const total = values.reduce((sum, x) => sum + x, 0) || 1;
-  const x = (k) => 38 + (k / values.length) * (middle - 58);
+  const x = (k) => 46 + (k / values.length) * (middle - 66);
   const y = (share) => bottom - share * (bottom - 10);
   context.fillStyle = paint.soft;
   context.textAlign = "right";
-  for (const share of [0, 0.5, 1]) context.fillText(`${100 * share} %`, 32, y(share) + 4);
+  for (const share of [0, 0.5, 1]) context.fillText(`${100 * share} %`, 40, y(share) + 4);
   context.textAlign = "center";
-  context.fillText("ranks, the heaviest first", x(values.length / 2), tall - 5);
+  context.fillText("ranks, the heaviest first", x(values.length / 2), tall - 5, middle - 60);
   context.lineWidth = 2.2;
   let sum = 0;
   let before = [x(0), y(0)];
@@ -55,10 +55,10 @@ export function drawPool(context, w, tall, { values, fell, p }, paint) {
     context.strokeStyle = paint.soft;
     context.lineWidth = 1;
     context.setLineDash([4, 3]);
-    line(context, 38, y(p), middle - 20, y(p));
+    line(context, 46, y(p), middle - 20, y(p));
     context.setLineDash([]);
     context.textAlign = "left";
-    context.fillText(`p = ${p.toFixed(3)}`, 42, y(p) - 4 < 12 ? y(p) + 13 : y(p) - 4);
+    context.fillText(`p = ${p.toFixed(p > 0.999 ? 5 : 3)}`, 50, y(p) - 4 < 12 ? y(p) + 13 : y(p) - 4);
   }
   drawCut(context, middle, w, bottom, { values, fell }, paint);
 }
@@ -91,5 +91,6 @@ function drawCut(context, left, w, bottom, { values, fell }, paint) {
       : "their weights; rings fell",
     (left + w) / 2,
     bottom + 15,
+    w - left - 10,
   );
 }

@@ -260,6 +260,10 @@ export class Explorer extends Reading {
   drawMap() {
     const { record, parts, place, grid } = this;
     const modules = (this.order = ordered(record, place, this));
+    if (modules.length && !modules.includes(this.module)) {
+      Object.assign(this, { module: modules[0], slot: null }); // the filter has hidden the other one
+      this.read();
+    }
     const table = this.sort === "place" && record.modules.every(({ block }) => block !== null);
     const earlier = place ? record.steps[place - 1] : -1;
     const fresh = new Set(
@@ -312,7 +316,9 @@ export class Explorer extends Reading {
     tell(parts.title, record.modules[this.module].label);
     tell(
       parts.about,
-      "a band is a rank, as wide as its share; colour, number: first rank; fork: copy; pale: pruned. Line: this step",
+      this.shape === "river"
+        ? "a band is a rank, as wide as its share of the module's importance; number, colour: first rank; fork: copy; pale: falls later. Line: this step"
+        : "a line is a rank, in times an even share; colour: first rank; dotted: falls later. Line: this step",
     );
     mark(
       parts.one,

@@ -7,7 +7,7 @@ import { LOOK, h, mark, tell } from "./look.js";
 /**
  * lab: {title, idea, question, answer(result), defaults, controls (see inputs.js), compute(settings, data) -> result,
  * pictures: [{title, tall, when(result), draw(context, w, tall, result, paint), words(result), drag(x, y, result, w, tall) -> changes}],
- * table(result) -> {head, rows}}. Throwing RangeError in compute refuses settings.
+ * table(result) -> {head, rows}, slow: does the answer take a while?}. Throwing RangeError in compute refuses settings.
  */
 export function mountLab(lab, root, { settings: { given = {}, data = null } = {}, fragment = "" } = {}) {
   return new Lab(lab, root, given, data, fragment).api();
@@ -39,6 +39,7 @@ class Lab {
     try {
       this.result = this.lab.compute(settings, this.data);
       this.settings = settings;
+      if (this.lab.slow) this.open = false; // an answer that takes a while is asked for again
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       trouble = error.message;
@@ -172,10 +173,9 @@ class Lab {
       third: colour("third"),
       line: colour("line"),
     };
-    for (const { card, canvas, note, tall, draw, words, says, when } of this.pictures) {
-      const there = !when || when(result);
-      card.classList.toggle("off", !there);
-      if (!there) continue;
+    const there = this.pictures.filter(({ when }) => !when || when(result));
+    for (const picture of this.pictures) picture.card.classList.toggle("off", !there.includes(picture));
+    for (const { canvas, note, tall, draw, words, says } of there) {
       const [context, w] = sharp(canvas, tall);
       draw(context, w, tall, result, paint, canvas);
       tell(note, says ? says(result) : "");
@@ -204,13 +204,7 @@ class Lab {
         ),
       ),
     );
-    tell(
-      parts.live,
-      this.pictures
-        .filter(({ when }) => !when || when(result))
-        .map(({ words }) => words(result))
-        .join(" "),
-    );
+    tell(parts.live, there.map(({ words }) => words(result)).join(" "));
     this.onstate?.(this.fragment());
   }
   api() {

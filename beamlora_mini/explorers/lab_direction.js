@@ -29,14 +29,18 @@ export const LAB = {
   idea: "what LoRA and DoRA do to the rows of a weight",
   question:
     "A row of the weight can turn, and it can get longer or shorter. DoRA learns the lengths apart from the directions. With the same change to be learned, will its rows turn less than LoRA's?",
-  answer: ({ lanes }) =>
-    lanes
-      .map(
-        ({ method, rows, left, share }) =>
-          `${method} turns its rows by ${mean(rows, "turn").toFixed(0)} degrees on average and changes their lengths by ${mean(rows, "size").toFixed(0)} per cent (correlation of the two over the rows ${share.toFixed(2)}), with ${(100 * left).toFixed(0)} % of the change missing`,
-      )
-      .join("; ") +
-    ". Both are after the same weight, so at the end they have to be alike; on the way there they need not be: go back in the steps. (How the two are tied in a language model is another question: notebook 03.)",
+  slow: true,
+  answer({ step, lanes }) {
+    const means = lanes.map(({ method, given }) => overSeeds(method, given, step));
+    const told = means.map(
+      ({ method, turn, size, left }) =>
+        `${method} turns its rows by ${turn.toFixed(1)} degrees and changes their lengths by ${size.toFixed(1)} per cent, with ${(100 * left).toFixed(0)} % of the change missing`,
+    );
+    return (
+      `At step ${step}, mean of ${SEEDS} seeds: ${told.join("; ")}. Read turn and length beside what is missing: who is behind has moved less. If both arrive at the same weight, they have turned and ` +
+      "stretched alike; before that they need not have. (How the two are tied in a language model is another question: notebook 03.)"
+    );
+  },
   defaults: { step: 40, row: 3, r: 4, lr: 0.01, true_rank: 5, seed: 0 },
   controls: [
     { name: "step", values: Array.from({ length: 41 }, (_, i) => 5 * i), help: "Optimizer step." },
@@ -90,7 +94,7 @@ export const LAB = {
       tall: 260,
       says: ({ row }) => `row ${row}, in the plane of where it starts (grey) and where it should go (dark)`,
       words: ({ row, lanes }) =>
-        `Row ${row} after this step: ${lanes.map(({ method, rows }) => `${method} turned it by ${rows[row].turn.toFixed(1)} degrees, ${rows[row].longer.toFixed(1)} per cent longer`).join("; ")}.`,
+        `Row ${row} after this step: ${lanes.map(({ method, rows }) => `${method} turned it by ${rows[row].turn.toFixed(1)} degrees, ${longerBy(rows[row].longer)}`).join("; ")}.`,
       draw: drawPath,
     },
   ],
@@ -98,9 +102,9 @@ export const LAB = {
     head: [
       "method",
       "turn of the row, degrees",
-      "longer by, per cent",
+      "change of its length, per cent",
       "mean turn",
-      "mean change of length",
+      "mean change of length, either way",
       "correlation over the rows",
     ],
     rows: lanes.map(({ method, rows, share }) => [
@@ -109,7 +113,7 @@ export const LAB = {
       rows[row].longer.toFixed(1),
       mean(rows, "turn").toFixed(1),
       mean(rows, "size").toFixed(1),
-      share.toFixed(2),
+      tied(share),
     ]),
   }),
   state: ({ step, row, lanes }) => ({
@@ -118,6 +122,29 @@ export const LAB = {
     lanes: lanes.map(({ method, rows, share, left, given }) => ({ method, rows, tie: share, left, given })),
   }),
 };
+
+const SEEDS = 6;
+const averaged = new Map();
+/** Means of a method's turns, changes of length and what is missing, over seeds. */
+function overSeeds(method, given, step) {
+  const key = JSON.stringify([given, step, null]).replace(/"seed":\d+/, "");
+  if (!averaged.has(key)) {
+    const runs = Array.from({ length: SEEDS }, (_, seed) => {
+      const lane = new Lane("a", { ...given, seed }).upTo(step);
+      const rows = turns(lane.arena.layers[0].W, lane.kept[step].deltas[0]);
+      return {
+        turn: mean(rows, "turn"),
+        size: mean(
+          rows.map(({ longer }) => ({ size: Math.abs(longer) })),
+          "size",
+        ),
+        left: lane.at(step).left,
+      };
+    });
+    averaged.set(key, { method, turn: mean(runs, "turn"), size: mean(runs, "size"), left: mean(runs, "left") });
+  }
+  return averaged.get(key);
+}
 
 const lanesKept = new Map(); // runs of the last settings: a slider of steps must not train anew
 function keep(given) {
@@ -156,6 +183,9 @@ function drawRows(context, w, tall, { row, lanes }, paint) {
     }),
   );
 }
+
+const tied = (share) => (share ? share.toFixed(2) : "–"); // nothing has moved yet
+const longerBy = (x) => `${Math.abs(x).toFixed(1)} per cent ${x < 0 ? "shorter" : "longer"}`;
 
 /** Coordinates along the start and across it, towards the goal. */
 function drawPath(context, w, tall, { lanes }, paint) {

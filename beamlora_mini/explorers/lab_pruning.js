@@ -15,9 +15,9 @@ export const LAB = {
   title: "Pruning",
   idea: "from a score to who falls",
   question:
-    "Twelve ranks in two layers, each with a learned score. All ranks outside the share p of the weight fall. Lower the temperature: do more fall, or fewer? And does it matter whether layers choose alone or together?",
+    "Twelve ranks in two layers, each with a learned score. All ranks outside the share p of the weight fall, but of no layer more than a cap allows. Lower the temperature: do more fall, or fewer? And does it matter whether layers choose alone or together?",
   answer: ({ fallen, sharper, alone, together }) =>
-    `Now ${fallen} fall. At half the temperature it would be ${sharper}: sharper weights leave less to the weak ones, so more of them fit into the same small share, until the cap holds. Layer by layer ${alone.join(" and ")} fall, pooled ${together.join(" and ")}.`,
+    `Now ${fallen} fall. At half the temperature it would be ${sharper}: sharper weights leave less to the weak ones, so without a cap at least as many of them fit into the same small share. Layer by layer ${alone.join(" and ")} fall, pooled ${together.join(" and ")}.`,
   defaults: {
     temperature: 0.3,
     p: 0.9,
@@ -109,7 +109,7 @@ export const LAB = {
       tall: 180,
       when: ({ pools }) => m < pools.length,
       words: ({ pools, p }) =>
-        `Running sum of ${pools[m].values.length} ranks: ${pools[m].fell.filter(Boolean).length} fall beyond ${percent(p)}.`,
+        `Running sum of ${pools[m].values.length} ranks: ${pools[m].fell.filter(Boolean).length} fall; the others lie within ${percent(p)}, or a cap spares them.`,
       draw: (context, w, tall, { pools, p }, paint) => drawPool(context, w, tall, { ...pools[m], p }, paint),
     })),
   ],

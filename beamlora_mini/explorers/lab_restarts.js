@@ -1,4 +1,4 @@
-// Laboratory: ReLoRA's rounds: the staircase of learning rates, and the rank of the sum of all rounds.
+// Laboratory: ReLoRA's rounds: the learning rates, and the rank of the sum of all rounds.
 
 import { svd } from "./algebra.js";
 import { curves } from "./canvas.js";
@@ -7,16 +7,16 @@ import { Lane } from "./lane.js";
 import { percent, shown } from "./look.js";
 
 const STEPS = 200;
-const SHOWN = 8; // singular values
+const SHOWN = 16; // singular values, all
 
 export const LAB = {
   title: "Restarts",
   idea: "a sum of small ranks",
   question:
-    "An adapter of rank 2 can't hold a change with six directions. ReLoRA adds it to the weight, starts a new one, and so on. How many rounds does it take, and what is the price?",
-  answer: ({ relora, plain, floors, r, rounds, true_rank }) =>
-    `With ${rounds} rounds of rank ${r} it misses ${percent(relora.left)} of a change of rank ${true_rank}; one LoRA of rank ${r} misses ${percent(plain.left)}, and no matrix of rank ${r} can miss less than ${percent(floors[0])}. ` +
-    `${Math.ceil(true_rank / r)} rounds would be enough if each found its directions. The price: the rate starts at zero in every round, and a round that ends early leaves its directions half learned.`,
+    "An adapter of low rank can't hold a change with more directions than it has ranks. ReLoRA adds it to the weight, starts a new one, and so on. How many rounds does it take, and what is the price?",
+  answer: ({ relora, plain, wide, floors, r, rounds, true_rank }) =>
+    `With ${rounds} round${rounds > 1 ? "s" : ""} of rank ${r} it misses ${percent(relora.left)} of a change of rank ${true_rank}; one LoRA of rank ${r} misses ${percent(plain.left)}, and no matrix of rank ${r} can miss less than ${percent(floors[0])}. ` +
+    `${Math.ceil(true_rank / r)} would be enough if each found its directions. The price shows beside a LoRA that has the ranks of all rounds from the start (r = ${wide.given.r}): it misses ${percent(wide.left)}. Restarts save memory, not steps. One seed: move it.`,
   defaults: { r: 2, true_rank: 6, merge_every: 50, restart_warmup: 5, lr: 0.1, seed: 0 },
   controls: [
     {
@@ -77,15 +77,16 @@ export const LAB = {
       floors,
       relora: of({ method: "ReLoRA", ...common, merge_every, restart_warmup }),
       plain: of({ method: "LoRA", ...common }),
+      wide: of({ method: "LoRA", ...common, r: Math.min(16, r * rounds) }),
     };
   },
   pictures: [
     {
       title: "Learning rate",
       tall: 150,
-      says: () => "ReLoRA's staircase; dashed: LoRA's",
+      says: () => "ReLoRA's, with a warm-up after each restart; dashed: LoRA's",
       words: ({ relora, merge_every, rounds }) =>
-        `The rate falls along a cosine from ${shown(Math.max(...relora.rates))}, and starts at zero in each of ${rounds} rounds of ${merge_every} steps.`,
+        `The rate falls along a cosine from ${shown(Math.max(...relora.rates))}, and climbs anew after each restart, every ${merge_every} steps.`,
       draw: (context, w, tall, { relora, plain }, { soft, a, b }) =>
         curves(context, w, tall, {
           lines: [
@@ -144,7 +145,13 @@ export const LAB = {
           colour: a,
           dash: [],
         }));
-        curves(context, w, tall, { lines: [...level, ...lines], steps: STEPS, top: 2.2, soft, write: shown });
+        curves(context, w, tall, {
+          lines: [...level, ...lines],
+          steps: STEPS,
+          top: Math.max(2.2, ...lines.flatMap(({ values }) => values)),
+          soft,
+          write: shown,
+        });
       },
     },
   ],

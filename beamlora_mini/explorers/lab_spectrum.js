@@ -29,7 +29,7 @@ export const LAB = {
   question:
     "Every weight is a sum of directions, the strong ones first. PiSSA trains the first r, MiLoRA the last r, and what is left is frozen. How much of the weight does an adapter of rank r hold?",
   answer: ({ r, method, share, even, weights }) =>
-    `With r = ${r}, ${method} holds ${percent(share)} of the sum of squares of all entries, in ${percent(weights)} of the numbers. Were all directions equally strong, it would hold ${percent(even)}.`,
+    `With r = ${r}, ${method} holds ${percent(share)} of the sum of squares of all entries, in ${percent(weights)} of the numbers. Were all directions equally strong, it would hold ${percent(even)}.${weights >= 1 ? " An adapter this large saves nothing." : ""}`,
   defaults: { r: 8, method: "PiSSA", most: 64 },
   controls: [
     {
@@ -77,7 +77,7 @@ export const LAB = {
     {
       title: "Singular values",
       tall: 230,
-      says: ({ method }) => `dark: what ${method} takes`,
+      says: ({ method }) => `orange: what ${method} takes`,
       words: ({ S, first, last, method, name }) =>
         `${S.length} singular values of ${name}, from ${S[0].toFixed(2)} to ${S.at(-1).toFixed(2)}; ${method} takes those from place ${first + 1} to ${last}.`,
       draw(context, w, tall, { S, first, last }, paint) {

@@ -107,14 +107,11 @@ class Playground {
       const before = this.explorers[lane]?.box;
       if (before) before.replaceWith(box);
       else this.parts.views.append(box);
+      const method = this.settings[lane]?.method ?? ""; // as it is now: settings may change
       this.explorers[lane] = {
         box,
-        view: new Explorer(
-          box,
-          new Record(record),
-          "",
-          `${lane === "a" ? "First" : "Second"} lane: ${this.settings[lane]?.method ?? ""}`,
-        ),
+        method,
+        view: new Explorer(box, new Record(record), "", `${lane === "a" ? "First" : "Second"} lane: ${method}`),
       };
     } else if (more && this.explorers[lane]) {
       this.explorers[lane].view.extend(more);
@@ -256,7 +253,7 @@ class Playground {
     const said = known
       .map(
         ({ lane, record }) =>
-          `${lane === "a" ? "—" : "- -"} ${this.settings[lane]?.method ?? ""} ${record.losses.at(-1)?.toFixed(3) ?? ""}`,
+          `${lane === "a" ? "—" : "- -"} ${this.explorers[lane].method} ${record.losses.at(-1)?.toFixed(3) ?? ""}`,
       )
       .join("  ");
     tell(parts.legend, said || "not started");

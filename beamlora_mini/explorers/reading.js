@@ -138,18 +138,28 @@ export class Reading {
     return this.river.eras.findLast(({ from }) => from <= step).seats;
   }
   inWords() {
-    const { record } = this;
+    const { record, step } = this;
     const of = shares(record.at(this.place, this.module));
-    const best = of.indexOf(Math.max(...of));
+    const [most, least] = [Math.max(...of), Math.min(...of)];
+    const best = of.indexOf(most);
+    const copies = record.eventsOf(this.module).filter(({ kind }) => kind === "expand");
+    const done = copies.filter((event) => event.step <= step);
     const alive = new Set(
       this.seats()
         .slice(0, of.length)
         .map(({ founder }) => founder),
     ).size;
-    const done = record.eventsOf(this.module).filter(({ step }) => step <= this.step);
-    const last = done.at(-1);
-    const event = !last ? "No event so far." : `${done.length} events so far, the last at step ${last.step}.`;
-    return `${alive} of ${record.at(0, this.module).length} first ranks have descendants at step ${this.step}. The widest is rank ${best}, of the line of ${this.seats()[best].founder}, with ${of[best].toFixed(2)} times an even share. ${event}`;
+    const families = copies.length
+      ? `${alive} of ${record.at(0, this.module).length} first ranks have descendants at step ${step}. `
+      : "";
+    const widest =
+      most - least < 1e-6
+        ? "All ranks are equally wide."
+        : `The widest is rank ${best}, of the line of ${this.seats()[best].founder}, with ${most.toFixed(2)} times an even share.`;
+    const replaced = done.length
+      ? ` ${done.length} replaced so far in this module, the last at step ${done.at(-1).step}.`
+      : "";
+    return `${families}${widest}${replaced}`;
   }
   descent() {
     const life = this.seats()[this.slot];

@@ -160,7 +160,7 @@ def test_direction_measures_the_package_s_rows(lab):
 
 
 @pytest.mark.parametrize(
-    "fragment", ["#method=AdaLoRA&seed=2", "#method=IncreLoRA&r=1&target_r=3&seed=1"]
+    "fragment", ["#method=AdaLoRA&seed=2", "#method=IncreLoRA&target_r=3&seed=1"]
 )
 def test_budget_counts_the_package_s_ranks(lab, fragment):
     seen = state(lab("budget", fragment))

@@ -165,6 +165,7 @@ def test_other_settings_begin_anew_and_what_can_t_be_is_said():
 
 
 def test_it_is_shown_by_a_picture_where_widgets_are_off(monkeypatch):
+    monkeypatch.delenv("BEAMLORA_WIDGETS", raising=False)
     assert "application/vnd.jupyter.widget-view+json" in bl.playground()._repr_mimebundle_()[0]
     monkeypatch.setenv("BEAMLORA_WIDGETS", "off")
     shown = bl.playground()._repr_mimebundle_()
