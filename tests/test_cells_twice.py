@@ -4,9 +4,10 @@ import configparser
 import re
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
-from tests.test_notebooks import ROOT, every_notebook, read, text
+from tests.test_notebooks import NOTEBOOKS, ROOT, read, text
 
 
 def sanitized(value: str) -> str:
@@ -31,8 +32,7 @@ def said(outputs) -> list[str]:
     return [sanitized(part) for part in parts]
 
 
-@every_notebook
-def test_cells_run_twice_end_as_when_run_once(path):
+def run_twice(path):
     notebook = read(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     notebook.cells = [nbformat.v4.new_code_cell(cell.source) for cell in code for _ in "12"]
@@ -40,3 +40,19 @@ def test_cells_run_twice_end_as_when_run_once(path):
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
     for cell, stored in zip(notebook.cells[1::2], code, strict=True):
         assert said(cell.outputs) == said(stored.outputs), cell.source
+
+
+def half(k):
+    return pytest.mark.parametrize("path", NOTEBOOKS[k::2], ids=lambda path: path.stem)
+
+
+class TestOneHalf:  # a class each: two workers share the notebooks, and the time
+    @half(0)
+    def test_cells_run_twice_end_as_when_run_once(self, path):
+        run_twice(path)
+
+
+class TestTheOtherHalf:
+    @half(1)
+    def test_cells_run_twice_end_as_when_run_once(self, path):
+        run_twice(path)
