@@ -17,10 +17,11 @@ help:
 	@echo "make lab         open the series in JupyterLab (LAB_ARGS=\"--no-browser --port 8899\")"
 	@echo "make test        every test, every notebook included (TEST_ARGS=\"-k lora\")"
 	@echo "make notebooks   execute the series in place"
-	@echo "make bench       step time and memory beside peft"
+	@echo "make bench       step time and memory beside peft (BENCH_ARGS=\"--help\")"
 	@echo "make real        SmolLM2 with BeamLoRA outside a notebook, every rank recorded"
 	@echo "make env         only the environment, in $(VENV)"
 	@echo "make clean       remove the environment and the caches"
+	@echo "VENV=folder and PYTHON=python3.12 say where the environment lives and what makes it"
 
 env:
 	@PYTHON="$(PYTHON)" sh tools/setup.sh "$(VENV)"
