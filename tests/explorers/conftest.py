@@ -52,6 +52,7 @@ def open_page(browser):
         context = browser.new_context(**options)
         contexts.append(context)
         context.set_offline(True)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: said.type == "error" and wrong.append(said.text))

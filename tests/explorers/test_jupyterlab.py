@@ -70,6 +70,7 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(180_000)
     yield context.new_page()
     context.close()
 
@@ -77,7 +78,7 @@ def page(browser):
 def test_the_tour_opens_with_an_arena_that_runs_before_a_cell_does(lab, page):
     page.goto(f"{lab}/00_tour.ipynb?reset")
     arena = page.frame_locator("iframe").first
-    arena.get_by_role("button", name="play", exact=True).click(timeout=60_000)
+    arena.get_by_role("button", name="play", exact=True).click(timeout=180_000)
     frame = next(frame for frame in page.frames if frame.url == "about:srcdoc")
     frame.wait_for_function("arena.state().n > 5")
     slider = arena.locator('[data-name="lr"]')
@@ -90,23 +91,23 @@ def test_the_tour_opens_with_an_arena_that_runs_before_a_cell_does(lab, page):
 
 def test_the_playground_is_started_paused_and_exported(lab, page):
     page.goto(f"{lab}/play.ipynb?reset")
-    page.locator(".jp-Notebook .jp-CodeCell").first.click(timeout=60_000)
+    page.locator(".jp-Notebook .jp-CodeCell").first.click(timeout=180_000)
     page.keyboard.press("Control+Enter")
     start = page.locator(".playground > header .play")
-    start.click(timeout=90_000)
+    start.click(timeout=180_000)
     page.wait_for_function(
-        "document.querySelector('.playground .count span').textContent !== '0'", timeout=60_000
+        "document.querySelector('.playground .count span').textContent !== '0'", timeout=180_000
     )
     start.click()
     page.wait_for_function(
         "document.querySelector('.playground > header .play').textContent.includes('go on')",
-        timeout=60_000,
+        timeout=180_000,
     )
     start.click()
     page.wait_for_function(
-        "document.querySelector('.playground .count span').textContent === '20'", timeout=60_000
+        "document.querySelector('.playground .count span').textContent === '20'", timeout=180_000
     )
     assert page.locator(".playground section[aria-label='second lane'] canvas").count() > 2
     page.locator(".jp-Notebook .jp-CodeCell").nth(1).click()
     page.keyboard.press("Control+Enter")
-    page.get_by_text("exported 20").wait_for(timeout=60_000)
+    page.get_by_text("exported 20").wait_for(timeout=180_000)
