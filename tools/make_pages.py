@@ -15,7 +15,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import beamlora_mini as bl
-from beamlora_mini.explorers.lab import LABS, picture
+from beamlora_mini.explorers.lab import LABS
+from beamlora_mini.explorers.page import picture_file
 from beamlora_mini.machine import data_folder
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -78,11 +79,11 @@ def main(chromium: str | None = None) -> None:
 
         replay = Path(folder) / "playground.html"
         replay.write_text(played, encoding="utf-8")
-        draw(replay, "", picture("playground"), {"width": 1000, "height": 900})
+        draw(replay, "", picture_file("playground"), {"width": 1000, "height": 900})
         draw(DOCS / "arena.html", "#method=BeamLoRA&b.method=LoRA&n=165", DOCS / "arena.png", VIEW)
         draw(explorer, "#step=80", DOCS / "explorer.png", {"width": 1280, "height": 1100})
         for name in LABS:
-            draw(DOCS / f"lab_{name}.html", "", picture(name), {"width": 1000, "height": 640})
+            draw(DOCS / f"lab_{name}.html", "", picture_file(name), {"width": 1000, "height": 640})
         browser.close()
 
 

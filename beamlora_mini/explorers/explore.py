@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..history import RankHistory
-from .page import PageView, bundle, page
+from .page import PageView, bundle, in_base64, page
 
 MODULES = (
     "algebra.js",
@@ -84,9 +83,8 @@ def packed(history: RankHistory, modules: Sequence[str], since: int = 0) -> dict
             table[k, : len(of_step[name])] = of_step[name].float().numpy()
         return table
 
-    earlier = history.steps[
-        max(0, since - 1)
-    ]  # what the first record shows has no event in the picture
+    # What the first record shows has no event in the picture.
+    earlier = history.steps[max(0, since - 1)]
     return {
         "steps": history.steps[since:],
         "losses": [round(of, 5) if math.isfinite(of) else None for of in history.losses[since:]],
@@ -95,8 +93,8 @@ def packed(history: RankHistory, modules: Sequence[str], since: int = 0) -> dict
             for name, (block, kind) in ((name, place_of(name)) for name in modules)
         ],
         "ranks": ranks,
-        "importance": _base64(np.stack([numbers(of_step) for of_step in history.importance[since:]])),
-        "before": {n: _base64(numbers(of)) for n, of in history.before.items() if n > earlier},
+        "importance": in_base64(np.stack([numbers(of_step) for of_step in history.importance[since:]])),
+        "before": {n: in_base64(numbers(of)) for n, of in history.before.items() if n > earlier},
         "events": [
             {"step": e.step, "kind": e.kind, "module": places[e.module], "slot": e.slot, "source": e.source,
              "threshold": e.threshold}
@@ -108,8 +106,8 @@ def packed(history: RankHistory, modules: Sequence[str], since: int = 0) -> dict
 
 
 def pools(history: RankHistory, earlier: int = 0) -> dict[int, dict[str, Any]]:
-    """For each event after the step `earlier` that chose among all modules: their importances until then, the highest first, and the
-    places of those that fell. exact: they are of just before the event, not of the record before it."""
+    """For each event after the step `earlier` that chose among all modules: their importances until then,
+    the highest first, and the places of those that fell. exact: they are of just before the event, not of the record before it."""
     if history.info.get("method", {}).get("scope", "global") != "global":
         return {}
     found = {}
@@ -131,12 +129,8 @@ def pools(history: RankHistory, earlier: int = 0) -> dict[int, dict[str, Any]]:
         ]
         pool.sort(key=lambda pair: -pair[0])
         found[step] = {
-            "values": _base64(np.array([value for value, _ in pool], dtype="<f4")),
+            "values": in_base64(np.array([value for value, _ in pool], dtype="<f4")),
             "fell": [place for place, (_, rank) in enumerate(pool) if rank in fallen],
             "exact": exact,
         }
     return found
-
-
-def _base64(numbers: np.ndarray) -> str:
-    return base64.b64encode(numbers.tobytes()).decode()

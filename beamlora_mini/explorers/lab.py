@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +9,7 @@ from torch import Tensor
 
 from ..checks import require, require_choice
 from .arena import ENGINE
-from .page import PageView, bundle, page
+from .page import PageView, bundle, in_base64, page, stored_picture
 
 LABS = {
     "spectrum": "Spectrum: what PiSSA and MiLoRA take out of a weight, and what is left",
@@ -40,7 +37,7 @@ class LabView(PageView):
         return page(self.title, script(self.name), "lab", given)
 
     def picture(self) -> str:
-        return base64.b64encode(picture(self.name).read_bytes()).decode()
+        return stored_picture(self.name)
 
 
 def script(name: str) -> str:
@@ -48,11 +45,6 @@ def script(name: str) -> str:
     shared = ("look.js", "numbers.js", "canvas.js", "inputs.js", "event.js", "lane.js")
     mount = "\nconst mount = (root, given) => mountLab(LAB, root, given);\n"
     return bundle(*ENGINE, *shared, f"lab_{name}.js", "lab.js") + mount
-
-
-def picture(name: str) -> Path:
-    """Where the picture of a laboratory lies, PNG: how its page opens (tools/make_pages.py draws it)."""
-    return Path(str(resources.files(__package__) / "pictures" / f"{name}.png"))
 
 
 def lab(name: str, weight: Tensor | None = None, **settings: Any) -> LabView:
@@ -87,8 +79,5 @@ def spectrum(weight: Tensor | None) -> dict[str, Any]:
     require(good, "weight", tuple(weight.shape), "a matrix (out, in) of finite numbers")
     U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     parts = {"U": U[:SHOWN], "S": S, "V": Vh.T[:SHOWN]}
-    packed = {
-        key: base64.b64encode(of.contiguous().numpy().tobytes()).decode()
-        for key, of in parts.items()
-    }
+    packed = {key: in_base64(of.contiguous().numpy()) for key, of in parts.items()}
     return packed | {"shape": list(weight.shape), "name": title}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # A module's imports, and what a page can do without: comments and indentation.
 LEFT_OUT = re.compile(
@@ -49,6 +52,30 @@ window.addEventListener("hashchange", () => window.{name}.load(location.hash));
 """
 
 
+def in_base64(given: bytes | np.ndarray) -> str:
+    """Bytes, or the numbers of an array as they lie in memory."""
+    return base64.b64encode(given if isinstance(given, bytes) else given.tobytes()).decode()
+
+
+def picture_file(name: str) -> Path:
+    """Where the picture of how a page opens lies, PNG (tools/make_pages.py draws it)."""
+    return Path(str(resources.files(__package__) / "pictures" / f"{name}.png"))
+
+
+def stored_picture(name: str) -> str:
+    """The picture of how a page opens, PNG in base64."""
+    return in_base64(picture_file(name).read_bytes())
+
+
+def figure(png: str, alt: str) -> str:
+    """A picture (PNG in base64) that stands for a page, with what it shows."""
+    said = html.escape(alt)
+    return (
+        f'<figure class="picture" style="margin:0"><img alt="{said}" style="max-width:100%;background:#fff" '
+        f'src="data:image/png;base64,{png}"><figcaption>{said}</figcaption></figure>'
+    )
+
+
 class PageView:
     """What `arena`, `explore` and `lab` return: a page, shown in a notebook or saved as a file.
 
@@ -75,14 +102,13 @@ class PageView:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """The page in a frame, and a figure that is hidden unless frames are taken out: whoever takes them out (a
         notebook that is not trusted, GitHub) takes the style out as well."""
-        png, alt, title = self.picture(), html.escape(self.alt), html.escape(self.title)
+        png, title = self.picture(), html.escape(self.title)
         look = "border:1px solid #ccc;border-radius:8px"
         shown = (
             "<style>iframe.page + figure.picture { display: none }</style>"
             f'<iframe class="page" title="{title}" srcdoc="{html.escape(self.page())}" width="100%" '
             f'height="{self.height}" style="{look}" loading="lazy"></iframe>'
-            f'<figure class="picture" style="margin:0"><img alt="{alt}" style="max-width:100%;background:#fff" '
-            f'src="data:image/png;base64,{png}"><figcaption>{alt}</figcaption></figure>'
+            + figure(png, self.alt)
         )
         return {"text/html": shown, "image/png": png, "text/plain": repr(self)}
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import html
 import time
-from importlib import resources
 from typing import Any
 
 import anywidget
@@ -16,7 +13,7 @@ from ..history import RankHistory
 from ..models import load_model
 from .explore import MODULES, packed
 from .live import LiveRun, method_of
-from .page import bundle
+from .page import bundle, figure, stored_picture
 
 PATIENCE = 90  # seconds without a sign of the page until a run is paused: somebody closed it
 SENT = 4  # steps from one message to the page to the next
@@ -87,6 +84,8 @@ class Playground(anywidget.AnyWidget):
     # --- training, in small steps ---
 
     def _begin(self) -> None:
+        self.runs, self._sent = {}, {}
+        self.send({"clear": True})  # else the page waits for more of a run that has ended
         both = {key: value for key, value in self.settings.items() if key not in ("a", "b")}
         self._base = self._base or load_model("tiny", device="cpu")[0]
         for lane in ("a", "b"):
@@ -142,13 +141,9 @@ class Playground(anywidget.AnyWidget):
     # --- how it is shown ---
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        png = base64.b64encode(
-            (resources.files(__package__) / "pictures" / "playground.png").read_bytes()
-        ).decode()
+        png = stored_picture("playground")
         if not self._live:
-            image = f'<img alt="{html.escape(ALT)}" style="max-width:100%" src="data:image/png;base64,{png}">'
-            figure = f'<figure class="picture" style="margin:0">{image}<figcaption>{html.escape(ALT)}</figcaption></figure>'
-            return {"text/html": figure, "text/plain": NAME}
+            return {"text/html": figure(png, ALT), "text/plain": NAME}
         shown = super()._repr_mimebundle_(**kwargs)
         data, metadata = shown if isinstance(shown, tuple) else (shown or {}, {})
         return {**data, "image/png": png, "text/plain": NAME}, metadata

@@ -10,7 +10,8 @@ from torch import nn
 
 import beamlora_mini as bl
 from beamlora_mini import ranks
-from beamlora_mini.explorers.lab import LABS, picture
+from beamlora_mini.explorers.lab import LABS
+from beamlora_mini.explorers.page import picture_file
 from beamlora_mini.explorers.settings import complete
 from beamlora_mini.explorers.twin import Draws, MatrixWorld, method_of, start
 from beamlora_mini.layers import attach
@@ -257,7 +258,7 @@ def test_in_a_notebook_a_lab_is_a_frame_and_a_picture():
         assert set(shown) == {"text/html", "image/png", "text/plain"}
         assert (
             LABS[name].split(":")[0] in shown["text/html"]
-            and picture(name).stat().st_size < 150_000
+            and picture_file(name).stat().st_size < 150_000
         )
 
 

@@ -100,6 +100,22 @@ def test_start_pause_go_on_and_reset():
         widget.history("a")
 
 
+def test_a_finished_run_that_is_started_again_is_shown_anew():
+    widget = bl.playground(**SHORT)
+    messages = told(widget)
+
+    async def use():
+        for _ in "12":
+            widget.start()
+            await until(lambda: not widget.status["running"])
+
+    in_a_loop(use())
+    begins = [k for k, message in enumerate(messages) if "record" in message]
+    assert len(begins) == 2 and {"clear": True} in messages[begins[0] : begins[1]]
+    again = [s for m in messages[begins[1] :] for s in m.get("record", m.get("more"))["steps"]]
+    assert again == widget.history().steps
+
+
 def test_a_page_that_comes_later_is_told_everything():
     widget = bl.playground(**SHORT)
     messages = told(widget)
